@@ -1,0 +1,97 @@
+"""The command line. What a command needs is imported when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowserver.settings import InvalidSetting, listed, load
+
+EPILOG = "Settings come from the environment and .env: see 'flowserver settings'."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the process's exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except InvalidSetting as exc:
+        print(f"flowserver: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    root = argparse.ArgumentParser(
+        "flowserver", description="Runs workflows drawn in a visual editor.", epilog=EPILOG
+    )
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="start the server", epilog=EPILOG)
+    serve.add_argument(
+        "--examples", type=Path, metavar="DIR", help="save the workflows in DIR, if they are not"
+    )
+    serve.add_argument("--demo", metavar="NAME", help="run this workflow once and show its events")
+    serve.set_defaults(command=_serve)
+
+    run = commands.add_parser("run", help="run a drawing without a server", epilog=EPILOG)
+    run.add_argument("file", type=Path, help="a drawing as the editor saves it; - for standard input")
+    run.add_argument("--input", metavar="TEXT-OR-JSON", help="what the run starts with")
+    run.add_argument("--session", metavar="ID", help="continue this session: memories are kept in it")
+    run.add_argument("--stream", action="store_true", help="show every event as it comes")
+    run.add_argument("--json", action="store_true", help="print the run as JSON; with --stream every event")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser(
+        "check", help="name every mistake in a drawing; status 1 if there is an error"
+    )
+    check.add_argument("file", type=Path, help="a drawing as the editor saves it; - for standard input")
+    check.add_argument("--json", action="store_true", help="print the problems and the plan as JSON")
+    check.set_defaults(command=_check)
+
+    migrate = commands.add_parser("migrate", help="bring the database up to date", epilog=EPILOG)
+    migrate.set_defaults(command=_migrate)
+
+    settings = commands.add_parser("settings", help="list every setting, its value and where that comes from")
+    settings.set_defaults(command=_settings)
+    return root
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from flowserver.serving import serve  # noqa: PLC0415  starts Postgres before it imports the rest
+
+    return serve(load(), options.examples, options.demo)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from flowserver.commands import run  # noqa: PLC0415
+
+    return run(
+        load(), options.file, options.input, options.session, stream=options.stream, as_json=options.json
+    )
+
+
+def _check(options: argparse.Namespace) -> int:
+    from flowserver.commands import check  # noqa: PLC0415
+
+    return check(options.file, as_json=options.json)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from flowserver.commands import migrate  # noqa: PLC0415
+
+    return migrate(load())
+
+
+def _settings(options: argparse.Namespace) -> int:
+    for row in listed():
+        print(f"{row.name}={row.value}  ({row.origin})\n    {row.description}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from litestar import Litestar, Request, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
+from litestar.openapi import OpenAPIConfig
+
+from flowserver.assembly import assemble
+from flowserver.http.access import PUBLIC, KeyMiddleware
+from flowserver.http.health import live, ready
+from flowserver.http.problems import HANDLERS
+from flowserver.http.runs import RunController, StartController
+from flowserver.http.workflows import WorkflowController
+from flowserver.runs import Runs
+from flowserver.settings import Settings
+from flowserver.workflows import Workflows
+from graphs.compile import Compiler
+
+VERSION = "0.1.0"
+
+
+def create_app(settings: Settings, dsn: str, *, takes_over: bool = True) -> Litestar:
+    """The application on the database at `dsn`; it connects when it is started."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncGenerator[None]:
+        async with assemble(settings, dsn, takes_over=takes_over) as flowserver:
+            app.state.flowserver = flowserver
+            yield
+
+    api = Router(
+        "/api/v1",
+        route_handlers=[WorkflowController, StartController, RunController],
+        dependencies={
+            "org": Provide(_org, sync_to_thread=False),
+            "compiler": Provide(_compiler, sync_to_thread=False),
+            "workflows": Provide(_workflows, sync_to_thread=False),
+            "runs": Provide(_runs, sync_to_thread=False),
+        },
+    )
+    return Litestar(
+        [api, live, ready],
+        lifespan=[lifespan],
+        middleware=[DefineMiddleware(KeyMiddleware, exclude=list(PUBLIC))],
+        exception_handlers=dict(HANDLERS),
+        openapi_config=OpenAPIConfig(title="flowserver", version=VERSION),
+        request_max_body_size=settings.max_body_bytes,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _org(request: Request[UUID, None, Any]) -> UUID:
+    return request.user
+
+
+def _compiler(state: State) -> Compiler:
+    return state.flowserver.compiler  # type: ignore[no-any-return]
+
+
+def _workflows(state: State) -> Workflows:
+    return state.flowserver.workflows  # type: ignore[no-any-return]
+
+
+def _runs(state: State) -> Runs:
+    return state.flowserver.runs  # type: ignore[no-any-return]

@@ -1,0 +1,179 @@
+"""The commands that need no HTTP: check, run, migrate."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from flowserver import db
+from flowserver.accounts import DEFAULT_ORG
+from flowserver.assembly import Flowserver, assemble
+from flowserver.database import database
+from flowserver.errors import BadRequest, ThreadBusy, Unavailable
+from flowserver.events import Event
+from flowserver.http.bodies import Checked
+from flowserver.runs import RunView, Start
+from flowserver.settings import Settings
+from flowserver.show import show, shown
+from graphs.compile import Compiler
+from graphs.plan import summary
+from graphs.problems import InvalidWorkflow
+from nodes import registry
+
+OK, FAILED, REFUSED, WAITING = 0, 1, 2, 3
+
+
+class Unreadable(Exception):
+    """The file is not a drawing in JSON."""
+
+
+def drawing(file: Path) -> Any:
+    """Read a drawing: `flow_data` itself, or an export that holds one.
+
+    Raises:
+        Unreadable: There is no such file, or no JSON in it.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        found = msgspec.json.decode(raw)
+    except OSError as exc:
+        raise Unreadable(f"{file}: {exc.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Unreadable(f"{file} is not JSON: {exc}") from None
+    wrapped = isinstance(found, dict) and "nodes" not in found and "flow_data" in found
+    return found["flow_data"] if wrapped else found
+
+
+def check(file: Path, *, as_json: bool) -> int:
+    """Print what is wrong with a drawing; 1 if there is an error."""
+    try:
+        found = Compiler(registry.discover()).check(drawing(file))
+    except Unreadable as exc:
+        print(f"flowserver: {exc}", file=sys.stderr)
+        return REFUSED
+    if as_json:
+        told = Checked(found.problems, summary(found.plan) if found.plan else None)
+        print(msgspec.json.format(msgspec.json.encode(told)).decode())
+    else:
+        for problem in found.problems:
+            print(problem)
+        errors = sum(problem.severity == "error" for problem in found.problems)
+        print(f"{_count(errors, 'error')}, {_count(len(found.problems) - errors, 'warning')}")
+    return OK if found.plan else FAILED
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def migrate(settings: Settings) -> int:
+    """Bring the database up to date."""
+    try:
+        with database(settings) as dsn:
+            asyncio.run(db.migrate(dsn))
+    except Unavailable as exc:
+        print(f"flowserver: {exc}", file=sys.stderr)
+        return REFUSED
+    print("the database is up to date")
+    return OK
+
+
+def run(
+    settings: Settings, file: Path, given: str | None, session: str | None, *, stream: bool, as_json: bool
+) -> int:
+    """Run a drawing and print its output; 1 if it failed, 3 if it waits for an answer."""
+    try:
+        flow_data = drawing(file)
+        with database(settings) as dsn:
+            return asyncio.run(_run(settings, dsn, flow_data, _value(given), session, stream, as_json))
+    except (Unreadable, Unavailable, BadRequest, ThreadBusy) as exc:
+        print(f"flowserver: {exc}", file=sys.stderr)
+        return REFUSED
+    except InvalidWorkflow as exc:
+        print(exc, file=sys.stderr)
+        return REFUSED
+
+
+def _value(given: str | None) -> Any:
+    """`--input`: JSON if it is an object, a list, or a quoted text; else the text as it is."""
+    if given is not None and given.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            return msgspec.json.decode(given)
+        except (msgspec.DecodeError, RecursionError):
+            return given
+    return given
+
+
+async def _run(
+    settings: Settings, dsn: str, flow_data: Any, given: Any, session: str | None, stream: bool, as_json: bool
+) -> int:
+    async with assemble(settings, dsn, takes_over=False) as flowserver:
+        compiled = flowserver.compiler.compile(flow_data)
+        for warning in compiled.warnings:
+            print(warning, file=sys.stderr)
+        start = Start(compiled=compiled, flow_data=flow_data, input=given, session_id=session, kind="cli")
+        id = await flowserver.runs.start(DEFAULT_ORG, start)
+        ended = await _follow(flowserver, id, stream, as_json)
+    if as_json and not stream:
+        print(msgspec.json.format(msgspec.json.encode(ended)).decode())
+    elif not stream:
+        _print(ended)
+    return {"succeeded": OK, "waiting": WAITING}.get(ended.status, FAILED)
+
+
+async def _follow(flowserver: Flowserver, id: UUID, stream: bool, as_json: bool) -> RunView:
+    """Follow a run to its end; at a terminal, its questions are asked there."""
+    after = 0
+    while True:
+        async for events in flowserver.runs.watch(id, after):
+            for event in events:
+                after = event.seq
+                if stream:
+                    print(_line(event, as_json), flush=True)
+        found = await flowserver.runs.get(DEFAULT_ORG, id)
+        if found.status != "waiting" or not sys.stdin.isatty():
+            return found
+        for question in found.questions:
+            await _ask(flowserver, id, question)
+
+
+async def _ask(flowserver: Flowserver, id: UUID, question: dict[str, Any]) -> None:
+    """Ask at the terminal until the answer fits, and take the run up again."""
+    while True:
+        print(f"\n{shown(question['payload'])}")
+        if actions := [each["id"] for each in question.get("actions", ())]:
+            print(f"  one of: {', '.join(actions)}")
+        if form := question.get("form"):
+            print(f"  as JSON, with: {', '.join(field['name'] for field in form)}")
+        answer = _value(await asyncio.to_thread(input, "> "))
+        try:
+            await flowserver.runs.resume(DEFAULT_ORG, id, UUID(str(question["id"])), answer)
+        except BadRequest as exc:
+            print(exc)
+        else:
+            await flowserver.runs.take_up(id)
+            return
+
+
+def _line(event: Event, as_json: bool) -> str:
+    return msgspec.json.encode(event.body).decode() if as_json else show(event)
+
+
+def _print(ended: RunView) -> None:
+    match ended.status:
+        case "succeeded":
+            print(shown(ended.output))
+        case "waiting":
+            for question in ended.questions:
+                print(f"run {ended.id} waits for an answer to {question['id']}: {shown(question['payload'])}")
+        case "failed":
+            error = ended.error or {}
+            place = f"{error['step']}: " if "step" in error else ""
+            print(f"the run failed: {place}{error.get('message')} [{error.get('code')}]", file=sys.stderr)
+        case _:
+            print(f"the run is {ended.status}", file=sys.stderr)

@@ -1,0 +1,99 @@
+"""The pool of connections, and the schema brought up to date."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeAlias
+
+import psycopg
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+import sql
+from flowserver.errors import Unavailable
+
+Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+OLDEST = 150000
+"""Postgres 15: the first with what our queries and pgvector's indexes need."""
+
+_LOCK = 7_231_001
+
+
+def make_pool(dsn: str, size: int = 16) -> Pool:
+    """A pool that is not open yet. It fails fast: better a 503 than a client that waits for half a minute."""
+    return AsyncConnectionPool(
+        dsn,
+        kwargs={"autocommit": True, "row_factory": dict_row},
+        min_size=2,
+        max_size=size,
+        timeout=5,
+        max_waiting=1000,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+        connection_class=AsyncConnection[DictRow],
+    )
+
+
+async def migrate(dsn: str) -> None:
+    """Apply every migration that this database has not seen, also LangGraph's; replicas may do it at once.
+
+    Raises:
+        Unavailable: The server cannot be reached, is too old, or has no pgvector.
+    """
+    try:
+        conn = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row)
+    except psycopg.OperationalError as exc:
+        raise Unavailable(f"Postgres cannot be reached: {str(exc).strip().splitlines()[0]}") from None
+    async with conn:
+        await _suitable(conn)
+        await _locked(conn)
+        try:
+            await _apply(conn)
+            # It creates indexes concurrently, which a waiting lock would deadlock with: hence the polled one.
+            await AsyncPostgresSaver(conn).setup()
+        finally:
+            await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+async def _suitable(conn: AsyncConnection[DictRow]) -> None:
+    if conn.info.server_version < OLDEST:
+        found = conn.info.server_version // 10000
+        raise Unavailable(f"this Postgres is version {found}; flowserver needs {OLDEST // 10000} or later")
+    query = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
+    if await (await conn.execute(query)).fetchone() is None:
+        raise Unavailable(
+            "this Postgres has no pgvector; install its extension 'vector' on the database server"
+        )
+
+
+async def _locked(conn: AsyncConnection[DictRow]) -> None:
+    while True:
+        row = await (await conn.execute("SELECT pg_try_advisory_lock(%s) AS got", (_LOCK,))).fetchone()
+        if row and row["got"]:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def _apply(conn: AsyncConnection[DictRow]) -> None:
+    await conn.execute("CREATE TABLE IF NOT EXISTS migration (name text PRIMARY KEY)")
+    rows = await (await conn.execute("SELECT name FROM migration")).fetchall()
+    seen = {row["name"] for row in rows}
+    for name, text in sql.migrations():
+        if name not in seen:
+            async with conn.transaction():
+                try:
+                    await conn.execute(text)
+                except psycopg.errors.InsufficientPrivilege as exc:
+                    raise Unavailable(
+                        f"the database user may not apply {name}: {exc.diag.message_primary}"
+                    ) from None
+                await conn.execute("INSERT INTO migration (name) VALUES (%s)", (name,))
+
+
+def row_of(found: dict[str, Any] | None) -> dict[str, Any]:
+    """The row of a statement that always returns one."""
+    assert found is not None
+    return found

@@ -1,0 +1,101 @@
+"""
+What the server refuses on purpose:
+
+* FlowserverError
+  - NotFound            no such thing, or somebody else's
+  - NotAuthenticated    no key, or a wrong one
+  - BadRequest          the request does not fit: what, where, what is allowed
+  - Conflict            it does not fit the state of things
+    - RevisionConflict  the workflow has been changed in between
+    - NotOpen           the question is not open (any more)
+    - RunEnded          the run has ended
+    - ThreadBusy        the session has another run that is not done
+* Unavailable           the database cannot be used: at start, told in one sentence
+* Fenced                this process has lost its run to another one
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from uuid import UUID
+
+
+class FlowserverError(Exception):
+    """Base of every refusal; `code` is stable, for programs."""
+
+    code: ClassVar[str] = "refused"
+
+
+class NotFound(FlowserverError):
+    """The thing asked for does not exist."""
+
+    code = "not_found"
+
+    def __init__(self, kind: str, id: UUID | str) -> None:
+        self.kind = kind
+        self.id = id
+        super().__init__(f"there is no {kind} {id}")
+
+
+class NotAuthenticated(FlowserverError):
+    """The request carries no key that this server knows."""
+
+    code = "not_authenticated"
+
+    def __init__(self) -> None:
+        super().__init__("send an API key as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'")
+
+
+class BadRequest(FlowserverError):
+    """The request does not fit; the message says what was found and what is allowed."""
+
+    code = "bad_request"
+
+
+class Conflict(FlowserverError):
+    """The request does not fit the state of things."""
+
+    code = "conflict"
+
+
+class RevisionConflict(Conflict):
+    """The workflow has been changed since the caller read it."""
+
+    code = "revision_conflict"
+
+    def __init__(self, id: UUID, expected: str, found: int) -> None:
+        super().__init__(f"workflow {id} is at revision {found}, not {expected}; read it again")
+
+
+class NotOpen(Conflict):
+    """The question has been answered, closed, or never asked."""
+
+    code = "question_not_open"
+
+
+class RunEnded(Conflict):
+    """The run has a final status."""
+
+    code = "run_ended"
+
+    def __init__(self, id: UUID, status: str) -> None:
+        super().__init__(f"run {id} has {status} and cannot be changed")
+
+
+class ThreadBusy(Conflict):
+    """The session has another run that is not done."""
+
+    code = "thread_busy"
+
+    def __init__(self, run: UUID, status: str) -> None:
+        self.run = run
+        doing = "waits for an answer" if status == "waiting" else f"is {status}"
+        super().__init__(f"run {run} of this session {doing}; answer it, cancel it, or wait for its end")
+
+
+class Unavailable(Exception):
+    """The database cannot be used; the message is one sentence for the operator."""
+
+
+class Fenced(Exception):
+    """This process has lost its run: another one claimed it, or it has ended."""

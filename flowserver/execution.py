@@ -1,0 +1,305 @@
+"""One claimed run, driven through its graph to an end, to a question, or back into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+import httpx
+import msgspec
+import psycopg
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphDrained, GraphRecursionError
+from langgraph.runtime import RunControl
+from langgraph.types import Command, Interrupt
+from psycopg_pool import PoolTimeout, TooManyRequests
+
+import sql
+from flowserver.db import Pool
+from flowserver.errors import Fenced, NotFound
+from flowserver.events import FINAL
+from flowserver.feeds import Feeds
+from flowserver.ids import new_id
+from flowserver.journal import Journal
+from flowserver.recorder import Recorder
+from flowserver.saver import MARK, FencedSaver
+from flowserver.workflows import Workflows, json
+from graphs.compile import Compiled
+from graphs.problems import InvalidWorkflow
+from graphs.runtime import Run, StepFailed
+from graphs.state import ENTRY, persistent, result
+from nodes.contract import ModelDefaults
+
+_RUNS = sql.queries("runs")
+_FINISH = _RUNS["finish"]
+_RELEASE = _RUNS["release"]
+_PAST = _RUNS["past_events"]
+_POSITION = _RUNS["position"]
+_QUESTIONS = sql.queries("questions")
+_ASK = _QUESTIONS["insert_question"]
+_OF_RUN = _QUESTIONS["of_run"]
+_ASKED = _QUESTIONS["asked_steps"]
+_WAIT = _QUESTIONS["wait"]
+
+Stop: TypeAlias = Literal["cancelled", "lost", "drained"]
+
+logger = logging.getLogger(__name__)
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that this process has claimed: the columns that executing it needs."""
+
+    id: UUID
+    org_id: UUID
+    workflow_id: UUID | None
+    version: str
+    thread_id: str
+    session_id: str | None
+    trigger: dict[str, Any]
+    input: Any
+    durability: Literal["sync", "exit"] | None
+    attempt: int
+    epoch: int
+    next_seq: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What executions share: made once per process."""
+
+    pool: Pool
+    feeds: Feeds
+    workflows: Workflows
+    http: httpx.AsyncClient
+    models: ModelDefaults
+
+
+class Execution:
+    """The execution of one claim by this process."""
+
+    def __init__(self, claim: Claim, resources: Resources, compiled: Compiled | None = None) -> None:
+        self.claim = claim
+        self._with = resources
+        self._compiled = compiled
+        self._control = RunControl()
+        self._stop: Stop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def stop(self, why: Stop) -> None:
+        """Stop at once; the first reason counts."""
+        self._stop = self._stop or why
+        if self._task is not None:
+            self._task.cancel()
+
+    def drain(self) -> None:
+        """Stop after the steps that run now; the run goes back into the queue."""
+        self._control.request_drain()
+
+    async def go(self) -> None:
+        """Drive the run as far as it goes; what cannot be done here is left for whoever claims it next."""
+        self._task = asyncio.current_task()
+        with self._with.feeds.join(self.claim.id) as feed:
+            feed.is_live = True
+            claim = self.claim
+            self._journal = Journal(self._with.pool, feed, claim.id, claim.epoch, claim.next_seq)
+            self._recorder = Recorder(self._journal)
+            writer = asyncio.create_task(self._journal.write())
+            writer.add_done_callback(self._writer_ended)
+            try:
+                await self._attempt()
+            except (Fenced, psycopg.Error, PoolTimeout, TooManyRequests) as exc:
+                # Lost, or the database is away: whoever claims the run next goes on from its last checkpoint.
+                logger.warning("run %s: left after %s: %s", claim.id, type(exc).__name__, exc)
+            finally:
+                feed.is_live = False
+                writer.cancel()
+                feed.wake()
+
+    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
+        if not writer.cancelled() and writer.exception() is not None:
+            self.stop("lost")
+
+    async def _attempt(self) -> None:
+        try:
+            await self._drive()
+        except StepFailed as exc:
+            await self._end("failed", error=exc.error)
+        except GraphDrained:
+            await self._release()
+        except GraphRecursionError:
+            await self._end(
+                "failed", error={"code": "limit_exceeded", "message": "the run took too many turns"}
+            )
+        except (InvalidWorkflow, NotFound) as exc:
+            message = f"this server cannot run version {self.claim.version[:12]} of the workflow: {exc}"
+            await self._end("failed", error={"code": "incompatible_version", "message": message})
+        except asyncio.CancelledError:
+            await self._stopped()
+        except (Fenced, psycopg.Error, PoolTimeout, TooManyRequests):
+            raise
+        except (
+            Exception
+        ) as exc:  # the edge of a run: nothing that goes wrong in it may take the process along
+            logger.exception("run %s failed", self.claim.id)
+            message = f"the server failed to execute the run ({type(exc).__name__}); see its log"
+            await self._end("failed", error={"code": "internal", "message": message})
+
+    async def _stopped(self) -> None:
+        if self._task is not None:
+            self._task.uncancel()
+        match self._stop:
+            case "cancelled":
+                await self._end("cancelled")
+            case "drained":
+                await self._release()
+            case "lost":
+                logger.warning("run %s: another process has it now", self.claim.id)
+            case None:  # the process is going down; the lease runs out
+                raise asyncio.CancelledError
+
+    async def _drive(self) -> None:
+        claim = self.claim
+        self._journal.add("run.started", {"attempt": claim.attempt})
+        compiled = self._compiled or await self._with.workflows.compiled(claim.org_id, claim.version)
+        plan = compiled.plan
+        is_new = claim.epoch == 1 and claim.session_id is None
+        saver = FencedSaver(
+            self._with.pool, claim.id, claim.epoch, persistent(plan), self._journal.flush, is_new=is_new
+        )
+        graph = compiled.graph.copy({"checkpointer": saver})
+        config: RunnableConfig = {
+            "configurable": {"thread_id": claim.thread_id, "__pregel_strict_resume": True},
+            "metadata": {MARK: str(claim.id)},
+            "recursion_limit": len(plan.steps) + 10,
+        }
+        given: Any = {ENTRY: {"run": str(claim.id)}}
+        if claim.epoch > 1:
+            await self._remember()
+            found = await graph.aget_state(config)
+            if (found.metadata or {}).get(MARK) == str(claim.id):
+                given = None
+                if found.interrupts:
+                    if (answers := await self._ask(found.interrupts)) is None:
+                        return
+                    given = Command(resume=answers)
+        context = self._context(compiled)
+        while True:
+            state = await graph.ainvoke(
+                given,
+                config,
+                context=context,
+                durability=claim.durability or plan.durability,
+                control=self._control,
+            )
+            if not (interrupts := state.get("__interrupt__")):
+                break
+            if (answers := await self._ask(interrupts)) is None:
+                return
+            given = Command(resume=answers)
+        await self._end("succeeded", output=result(plan, state))
+
+    def _context(self, compiled: Compiled) -> Run:
+        claim = self.claim
+        run = {
+            "id": str(claim.id),
+            "workflow_id": str(claim.workflow_id) if claim.workflow_id else None,
+            "session_id": claim.session_id,
+            "created_at": claim.created_at.isoformat(),
+        }
+        return Run(
+            id=str(claim.id),
+            trigger=claim.trigger.get("step"),
+            roots={"input": claim.input, "trigger": claim.trigger, "run": run},
+            reporter=self._recorder,
+            http=self._with.http,
+            models=self._with.models,
+            redact=_redactor(compiled, self._with.models),
+        )
+
+    async def _remember(self) -> None:
+        """Learn what earlier executions have told, so that nothing is told twice."""
+        async with self._with.pool.connection() as conn:
+            past = await (await conn.execute(_PAST, {"run": self.claim.id})).fetchall()
+            asked = await (await conn.execute(_ASKED, {"run": self.claim.id})).fetchall()
+        self._recorder.remember(past, [row["step"] for row in asked])
+
+    async def _ask(self, interrupts: Mapping[Any, Any] | Any) -> dict[str, Any] | None:
+        """Put the questions and wait: `None`; or the answers of those that have been answered already."""
+        found: list[Interrupt] = list(interrupts)
+        claim, journal = self.claim, self._journal
+        async with journal.writing, self._with.pool.connection() as conn, conn.transaction():
+            for each in found:
+                await conn.execute(
+                    _ASK,
+                    {
+                        "id": new_id(),
+                        "run": claim.id,
+                        "interrupt_id": each.id,
+                        "step": each.value["step"],
+                        "question": json(each.value["question"]),
+                        "deadline": None,
+                    },
+                )
+            wanted = {"run": claim.id, "interrupts": [each.id for each in found]}
+            rows = await (await conn.execute(_OF_RUN, wanted)).fetchall()
+            answers = {row["interrupt_id"]: row["answer"] for row in rows if row["status"] == "answered"}
+            if answers:
+                return answers
+            questions = [question_body(row) for row in rows if row["status"] == "open"]
+            journal.add("run.waiting", {"questions": questions})
+            batch = journal.take()
+            numbers = await (await conn.execute(_WAIT, batch)).fetchall()
+            if not numbers:
+                raise await self._not_held(conn)
+        journal.committed(batch, numbers)
+        return None
+
+    async def _not_held(self, conn: psycopg.AsyncConnection[Any]) -> BaseException:
+        row = await (await conn.execute(_POSITION, {"run": self.claim.id})).fetchone()
+        if row is not None and row["epoch"] == self.claim.epoch and row["cancel_requested"]:
+            self._stop = self._stop or "cancelled"
+            return asyncio.CancelledError()
+        return Fenced(f"run {self.claim.id} is no longer held under epoch {self.claim.epoch}")
+
+    async def _end(self, status: str, *, output: Any = None, error: Mapping[str, Any] | None = None) -> None:
+        """Give the run its final status, with its last event, in one statement."""
+        told = {"output": output} if status == "succeeded" else {"error": error} if error else {}
+        self._journal.add(FINAL[status], told)
+        usage = {key: amount for key, amount in self._recorder.usage.items() if amount}
+        values = {
+            "status": status,
+            "output": json(output),
+            "error": json(error) if error else None,
+            "usage": json(usage),
+        }
+        await self._journal.append_with(_FINISH, values)
+
+    async def _release(self) -> None:
+        with contextlib.suppress(Fenced):
+            await self._journal.flush()
+        async with self._with.pool.connection() as conn:
+            await conn.execute(_RELEASE, {"run": self.claim.id, "epoch": self.claim.epoch})
+
+
+def question_body(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A question as clients see it: `{id, step, payload, form?, actions?, deadline?}`."""
+    body = {"id": row["id"], "step": row["step"], **row["question"]}
+    return body | ({"deadline": row["deadline"]} if row["deadline"] else {})
+
+
+def _redactor(compiled: Compiled, models: ModelDefaults) -> Any:
+    secrets = sorted({*compiled.plan.secrets, *filter(None, [models.api_key])}, key=len, reverse=True)
+
+    def redact(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    return redact

@@ -1,0 +1,91 @@
+"""What requests bring and answers carry, besides workflows and runs themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from flowserver.errors import BadRequest
+from flowserver.runs import OnBusy
+from graphs.plan import Durability, PlanSummary
+from graphs.problems import Problem
+
+Item = TypeVar("Item")
+
+MAX_PAGE = 200
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A request body: a field we do not know is refused, not dropped."""
+
+
+class CheckWorkflow(Body, frozen=True, kw_only=True):
+    flow_data: dict[str, Any]
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What was found: errors first; the plan where there is none."""
+
+    problems: tuple[Problem, ...]
+    plan: PlanSummary | None
+
+
+class SaveWorkflow(Body, frozen=True, kw_only=True):
+    name: str
+    description: str | None = None
+    flow_data: dict[str, Any]
+
+
+class ChangeWorkflow(Body, frozen=True, kw_only=True):
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
+    flow_data: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class RunWorkflow(Body, frozen=True, kw_only=True):
+    """How to run a workflow; everything may be left out."""
+
+    input: Any = None
+    session_id: str | None = None
+    mode: Literal["wait", "stream", "background"] = "wait"
+    trigger: str | None = None
+    """The id of the trigger to start with; else the StartNode, or the first trigger."""
+    on_busy: OnBusy = "enqueue"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    """What becomes of the run when the client of its stream leaves."""
+    durability: Durability | None = None
+
+
+class RunSaved(RunWorkflow, frozen=True, kw_only=True):
+    version: str | None = None
+    """One of the workflow's versions instead of its newest."""
+
+
+class RunDrawing(RunWorkflow, frozen=True, kw_only=True):
+    flow_data: dict[str, Any]
+
+
+class Answer(Body, frozen=True, kw_only=True):
+    question_id: UUID | None = None
+    answer: Any
+
+
+class Page(msgspec.Struct, Generic[Item], frozen=True):
+    """A page of a list; `next` is the cursor of the next one."""
+
+    items: list[Item]
+    next: str | None
+
+
+def cursor(text: str | None) -> UUID | None:
+    """The id that a list goes on after.
+
+    Raises:
+        BadRequest: It is not a cursor of ours.
+    """
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise BadRequest("'cursor' is not one that this list gave") from None

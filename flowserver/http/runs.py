@@ -1,0 +1,160 @@
+"""`/runs` and `/workflows/{id}/runs`: start, read, answer, cancel, watch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from litestar import Controller, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+
+from flowserver.http.bodies import MAX_PAGE, Answer, Page, RunDrawing, RunSaved, RunWorkflow, cursor
+from flowserver.http.streams import event_stream, position
+from flowserver.runs import Runs, RunView, Start, Status
+from flowserver.workflows import Workflows
+from graphs.compile import Compiled, Compiler
+
+Timeout = Annotated[float, QueryParameter(gt=0, le=3600, description="Seconds to wait before answering 202.")]
+LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID")]
+
+
+class StartController(Controller):
+    path = "/"
+    tags = ("Runs",)
+
+    @post("/workflows/{id:uuid}/runs", status_code=200)
+    async def start_saved(
+        self,
+        id: FromPath[UUID],
+        data: JSONBody[RunSaved],
+        request: Request[UUID, None, Any],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+        runs: NamedDependency[Runs],
+        timeout: Timeout = 60,  # noqa: ASYNC109  the name that callers write
+    ) -> Response[Any]:
+        """Run a saved workflow: wait for the result, stream the events, or just start it."""
+        compiled = await workflows.runnable(org, id, data.version)
+        return await _started(request, runs, org, _start(data, compiled, workflow_id=id), data, timeout)
+
+    @post("/runs", status_code=200)
+    async def start_drawing(
+        self,
+        data: JSONBody[RunDrawing],
+        request: Request[UUID, None, Any],
+        org: NamedDependency[UUID],
+        compiler: NamedDependency[Compiler],
+        runs: NamedDependency[Runs],
+        timeout: Timeout = 60,  # noqa: ASYNC109
+    ) -> Response[Any]:
+        """Run a drawing that is not saved."""
+        start = _start(data, compiler.compile(data.flow_data), flow_data=data.flow_data)
+        return await _started(request, runs, org, start, data, timeout)
+
+
+class RunController(Controller):
+    path = "/runs"
+    tags = ("Runs",)
+
+    @get()
+    async def page(
+        self,
+        org: NamedDependency[UUID],
+        runs: NamedDependency[Runs],
+        workflow_id: Annotated[UUID | None, QueryParameter()] = None,
+        status: Annotated[Status | None, QueryParameter()] = None,
+        session_id: Annotated[str | None, QueryParameter()] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+        after: Annotated[str | None, QueryParameter(name="cursor")] = None,
+    ) -> Page[RunView]:
+        """Runs, newest first."""
+        items = await runs.page(
+            org,
+            workflow_id=workflow_id,
+            status=status,
+            session_id=session_id,
+            before=cursor(after),
+            limit=limit + 1,
+        )
+        return Page(items[:limit], str(items[limit - 1].id) if len(items) > limit else None)
+
+    @get("/{id:uuid}")
+    async def read(
+        self, id: FromPath[UUID], org: NamedDependency[UUID], runs: NamedDependency[Runs]
+    ) -> RunView:
+        """A run, with its result or its open questions."""
+        return await runs.get(org, id)
+
+    @get("/{id:uuid}/events")
+    async def events(
+        self,
+        id: FromPath[UUID],
+        request: Request[UUID, None, Any],
+        org: NamedDependency[UUID],
+        runs: NamedDependency[Runs],
+        after: Annotated[int | None, QueryParameter()] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 500,
+        last_event_id: LastEventId = None,
+    ) -> Response[Any]:
+        """The events of a run: as server-sent events, or a page of them with `Accept: application/json`."""
+        run = await runs.get(org, id)
+        seq = position(last_event_id, after)
+        if _wants(request, "application/json"):
+            found = await runs.events(id, seq, limit + 1)
+            following = str(found[limit - 1].seq) if len(found) > limit else None
+            return Response(Page([event.body for event in found[:limit]], following))
+        if run.is_over and seq >= run.last_seq:
+            return Response(None, status_code=204)  # tells an EventSource to stop coming back
+        return event_stream(runs, org, id, seq)
+
+    @post("/{id:uuid}/resume", status_code=202)
+    async def resume(
+        self,
+        id: FromPath[UUID],
+        data: JSONBody[Answer],
+        org: NamedDependency[UUID],
+        runs: NamedDependency[Runs],
+    ) -> RunView:
+        """Answer the question that a run waits for."""
+        return await runs.resume(org, id, data.question_id, data.answer)
+
+    @post("/{id:uuid}/cancel", status_code=202)
+    async def cancel(
+        self, id: FromPath[UUID], org: NamedDependency[UUID], runs: NamedDependency[Runs]
+    ) -> RunView:
+        """Cancel a run."""
+        return await runs.cancel(org, id)
+
+
+def _start(data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
+    return Start(
+        compiled=compiled,
+        input=data.input,
+        session_id=data.session_id,
+        trigger=data.trigger,
+        on_busy=data.on_busy,
+        durability=data.durability,
+        now=data.mode != "background",
+        **more,
+    )
+
+
+async def _started(
+    request: Request[UUID, None, Any], runs: Runs, org: UUID, start: Start, data: RunWorkflow, seconds: float
+) -> Response[Any]:
+    id = await runs.start(org, start)
+    location = {"Location": f"/api/v1/runs/{id}"}
+    if data.mode == "background":
+        return Response(await runs.get(org, id), status_code=202, headers=location)
+    if data.mode == "stream" or _wants(request, "text/event-stream"):
+        return event_stream(runs, org, id, 0, cancels=data.on_disconnect == "cancel")
+    run = await runs.wait(org, id, seconds)
+    return Response(run, status_code=200 if run.is_over else 202, headers=location)
+
+
+def _wants(request: Request[UUID, None, Any], kind: str) -> bool:
+    """Whether the client asks for `kind` by name."""
+    return any(
+        part.partition(";")[0].strip() == kind for part in request.headers.get("accept", "").split(",")
+    )

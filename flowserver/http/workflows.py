@@ -1,0 +1,123 @@
+"""`/workflows`: check, save, read, change, delete."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Response, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+
+from flowserver.errors import BadRequest
+from flowserver.http.bodies import (
+    MAX_PAGE,
+    ChangeWorkflow,
+    Checked,
+    CheckWorkflow,
+    Page,
+    SaveWorkflow,
+    cursor,
+)
+from flowserver.workflows import Workflow, WorkflowEntry, Workflows
+from graphs.compile import Compiler
+from graphs.plan import summary
+
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag that was read.")]
+
+
+class WorkflowController(Controller):
+    path = "/workflows"
+    tags = ("Workflows",)
+
+    @post("/check", status_code=200)
+    async def check(self, data: JSONBody[CheckWorkflow], compiler: NamedDependency[Compiler]) -> Checked:
+        """Name every mistake of a drawing; nothing is saved or run."""
+        found = compiler.check(data.flow_data)
+        return Checked(found.problems, summary(found.plan) if found.plan else None)
+
+    @post()
+    async def save(
+        self,
+        data: JSONBody[SaveWorkflow],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+    ) -> Response[Workflow]:
+        """Save a new workflow; one with errors can be saved, but not run."""
+        made = await workflows.add(org, _name(data.name), data.description, data.flow_data)
+        return _tagged(made, 201, {"Location": f"/api/v1/workflows/{made.id}"})
+
+    @get()
+    async def page(
+        self,
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+        after: Annotated[str | None, QueryParameter(name="cursor")] = None,
+    ) -> Page[WorkflowEntry]:
+        """Saved workflows, newest first, without their drawings."""
+        items = await workflows.list(org, cursor(after), limit + 1)
+        return Page(items[:limit], str(items[limit - 1].id) if len(items) > limit else None)
+
+    @get("/{id:uuid}")
+    async def read(
+        self, id: FromPath[UUID], org: NamedDependency[UUID], workflows: NamedDependency[Workflows]
+    ) -> Response[Workflow]:
+        """A workflow with its drawing, as it was sent, and its problems."""
+        return _tagged(await workflows.get(org, id))
+
+    @put("/{id:uuid}")
+    async def change(
+        self,
+        id: FromPath[UUID],
+        data: JSONBody[ChangeWorkflow],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+        if_match: IfMatch = None,
+    ) -> Response[Workflow]:
+        """Change what is given; with `If-Match` only if nobody else has in between."""
+        changed = await workflows.change(
+            org,
+            id,
+            name=None if data.name is msgspec.UNSET else _name(data.name),
+            description=data.description,
+            flow_data=None if data.flow_data is msgspec.UNSET else data.flow_data,
+            revision=_revision(if_match),
+        )
+        return _tagged(changed)
+
+    @delete("/{id:uuid}")
+    async def delete(
+        self,
+        id: FromPath[UUID],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+        if_match: IfMatch = None,
+    ) -> None:
+        """Delete a workflow; its runs stay."""
+        await workflows.delete(org, id, _revision(if_match))
+
+
+def _tagged(
+    workflow: Workflow, status: int = 200, headers: dict[str, str] | None = None
+) -> Response[Workflow]:
+    return Response(
+        workflow, status_code=status, headers={"ETag": f'"{workflow.revision}"'} | (headers or {})
+    )
+
+
+def _revision(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = re.fullmatch(r'(?:W/)?"(\d{1,9})"', if_match.strip())
+    if found is None:
+        raise BadRequest("'If-Match' must be the ETag of a workflow, such as \"3\", or *")
+    return int(found[1])
+
+
+def _name(name: str) -> str:
+    if not 0 < len(name.strip()) <= 200 or "\x00" in name:
+        raise BadRequest("'name' must have 1 to 200 characters")
+    return name

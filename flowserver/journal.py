@@ -1,0 +1,193 @@
+"""A run's events in Postgres: appended by the one process that holds the run, read by anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import DictRow
+
+import sql
+from flowserver.db import Pool
+from flowserver.errors import Fenced
+from flowserver.events import Event, encode
+from flowserver.feeds import Feed, Feeds
+
+_QUERIES = sql.queries("runs")
+_APPEND = _QUERIES["append_events"]
+_POSITION = _QUERIES["position"]
+_READ = _QUERIES["read_events"]
+
+TEXT_DELAY = 0.05
+"""Seconds for which pieces of text are gathered before they are written: a long answer is tens of rows."""
+TEXT_SIZE = 8_000
+"""Characters of one `text` event."""
+PAGE = 500
+TRIES = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """The journal of one run, open for writing under one epoch.
+
+    What is added is written in batches, in order. Watchers see an event once it is committed: a number that
+    a client has seen never means another event, whatever dies.
+    """
+
+    def __init__(self, pool: Pool, feed: Feed, run: UUID, epoch: int, next_seq: int) -> None:
+        self.run = run
+        self.epoch = epoch
+        self._pool = pool
+        self._feed = feed
+        self._next = next_seq
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._added = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self.writing = asyncio.Lock()
+        """Held by whoever appends."""
+        self._written_at = 0.0
+
+    def add(self, type: str, data: dict[str, Any]) -> None:
+        """Tell an event; it is written soon."""
+        if type != "text":
+            self._urgent.set()
+        elif self._waiting and self._joins(self._waiting[-1], data):
+            self._waiting[-1][1]["text"] += data["text"]
+            return
+        self._waiting.append((type, data))
+        self._added.set()
+
+    @staticmethod
+    def _joins(last: tuple[str, dict[str, Any]], data: Mapping[str, Any]) -> bool:
+        type, before = last
+        return type == "text" and before["step"] == data["step"] and len(before["text"]) < TEXT_SIZE
+
+    async def write(self) -> None:
+        """Write what is added, until cancelled.
+
+        Raises:
+            Fenced: The run has been lost.
+        """
+        while True:
+            await self._added.wait()
+            pause = self._written_at + TEXT_DELAY - time.monotonic()
+            if pause > 0 and not self._urgent.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), pause)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write everything added so far.
+
+        Raises:
+            Fenced: The run has been lost; what was not written is dropped.
+        """
+        async with self.writing:
+            if self._waiting:
+                await self._append(_APPEND, {})
+
+    async def append_with(self, statement: LiteralString, values: Mapping[str, Any]) -> None:
+        """Write everything added so far with a statement that also changes the run's row.
+
+        Raises:
+            Fenced: The run has been lost, and nothing was changed.
+        """
+        async with self.writing:
+            await self._append(statement, values)
+
+    async def _append(self, statement: LiteralString, values: Mapping[str, Any]) -> None:
+        batch = self.take()
+        self.committed(batch, await self._commit(statement, batch | dict(values)))
+
+    def take(self) -> dict[str, Any]:
+        """Everything added so far, as parameters of a statement that appends it."""
+        events, self._waiting = self._waiting, []
+        self._added.clear()
+        self._urgent.clear()
+        return {
+            "run": self.run,
+            "epoch": self.epoch,
+            "next": self._next,
+            "types": [type for type, _ in events],
+            "datas": [encode(data).decode() for _, data in events],
+            "events": events,
+        }
+
+    def committed(self, batch: Mapping[str, Any], rows: Sequence[DictRow]) -> None:
+        """`batch` is in the database: show it to the watchers."""
+        at = {row["seq"]: row["at"] for row in rows}
+        numbered = enumerate(batch["events"], start=batch["next"])
+        events = [Event(self.run, seq, type, at[seq], data) for seq, (type, data) in numbered]
+        self._next += len(events)
+        self._written_at = time.monotonic()
+        self._feed.publish(events)
+
+    async def _commit(self, statement: LiteralString, batch: Mapping[str, Any]) -> list[DictRow]:
+        for attempt in range(TRIES):
+            try:
+                async with self._pool.connection() as conn:
+                    rows = await (await conn.execute(statement, batch)).fetchall()
+                return rows or await self._written_before(batch)
+            except (psycopg.OperationalError, psycopg.errors.TransactionRollback) as exc:
+                if attempt == TRIES - 1:
+                    raise
+                logger.warning("run %s: events not written (%s); trying again", self.run, type(exc).__name__)
+                await asyncio.sleep(0.1 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _written_before(self, batch: Mapping[str, Any]) -> list[DictRow]:
+        """The rows of a batch whose commit succeeded although its answer was lost."""
+        async with self._pool.connection() as conn:
+            row = await (await conn.execute(_POSITION, {"run": self.run})).fetchone()
+            after = batch["next"] + len(batch["types"])
+            if row is None or (row["epoch"], row["next_seq"]) != (self.epoch, after):
+                raise Fenced(f"run {self.run} is no longer held under epoch {self.epoch}")
+            return await _rows(conn, self.run, batch["next"] - 1)
+
+
+async def read(pool: Pool, run: UUID, after: int, limit: int = PAGE) -> list[Event]:
+    """The events of `run` after number `after`, at most `limit`."""
+    async with pool.connection() as conn:
+        rows = await _rows(conn, run, after, limit)
+    return [Event(run, row["seq"], row["type"], row["at"], row["data"]) for row in rows]
+
+
+async def _rows(
+    conn: psycopg.AsyncConnection[DictRow], run: UUID, after: int, limit: int = PAGE
+) -> list[DictRow]:
+    return await (await conn.execute(_READ, {"run": run, "after": after, "limit": limit})).fetchall()
+
+
+async def watch(
+    pool: Pool, feeds: Feeds, run: UUID, after: int, *, poll: float = 0.5, quiet: float = 15.0
+) -> AsyncIterator[list[Event]]:
+    """Every event of `run` after `after`, in order, as they come; ends after the last one.
+
+    It ends too at the newest event if that is a `run.waiting` which the caller had not seen, and when the
+    process stops. After `quiet` seconds without an event it yields an empty list.
+    """
+    with feeds.join(run) as feed:
+        silent_since = time.monotonic()
+        while not feeds.closed:
+            changed = feed.signal()
+            events = feed.after(after)
+            if not events and not (events == [] and feed.is_live):
+                events = await read(pool, run, after)
+            if events:
+                yield events
+                after, silent_since = events[-1].seq, time.monotonic()
+                if events[-1].is_last or (events[-1].type == "run.waiting" and not feed.after(after)):
+                    return
+                continue
+            if time.monotonic() - silent_since >= quiet:
+                yield []
+                silent_since = time.monotonic()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), quiet if feed.is_live else poll)

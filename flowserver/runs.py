@@ -1,0 +1,296 @@
+"""Start, answer, cancel, read and watch runs. What can be refused is refused before a run exists."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+import sql
+from flowserver.db import row_of
+from flowserver.errors import BadRequest, NotFound, NotOpen, RunEnded, ThreadBusy
+from flowserver.events import FINAL, Event, encode
+from flowserver.execution import Claim, Resources, question_body
+from flowserver.executor import Executor, end_unheld
+from flowserver.ids import new_id
+from flowserver.journal import read, watch
+from flowserver.workflows import json, keep_version
+from graphs.compile import Compiled
+from graphs.values import UnsafeValue, clean
+from nodes.question import BadAnswer, Question
+
+_QUERIES = sql.queries("runs")
+_INSERT = _QUERIES["insert_run"]
+_THREAD_RUN = _QUERIES["thread_run"]
+_WISH_CANCEL = _QUERIES["wish_cancel"]
+_GET = _QUERIES["get_run"]
+_LIST = _QUERIES["list_runs"]
+_FIND_QUESTION = sql.queries("questions")["find_question"]
+_ANSWER = sql.queries("questions")["answer"]
+_REQUEUE = sql.queries("questions")["requeue"]
+
+MAX_SESSION_ID = 200
+
+Status: TypeAlias = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
+OnBusy: TypeAlias = Literal["enqueue", "reject"]
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as clients see it."""
+
+    id: UUID
+    workflow_id: UUID | None
+    version: str
+    status: Status
+    trigger: dict[str, Any]
+    input: Any
+    output: Any
+    error: dict[str, Any] | None
+    questions: tuple[dict[str, Any], ...]
+    """The open ones: `{id, step, payload, form?, actions?, deadline?}`."""
+    session_id: str | None
+    attempt: int
+    had_errors: bool
+    usage: dict[str, int] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    last_seq: int
+    """The number of its newest event."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in FINAL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """What a new run starts with."""
+
+    compiled: Compiled
+    flow_data: Mapping[str, Any] | None = None
+    """The drawing, where it is not a saved one."""
+    workflow_id: UUID | None = None
+    input: Any = None
+    session_id: str | None = None
+    trigger: str | None = None
+    """The id of the trigger to start with; `None` is the StartNode, or the first trigger."""
+    kind: str = "api"
+    """What starts it: `api`, `cli` …"""
+    durability: Literal["sync", "exit"] | None = None
+    on_busy: OnBusy = "enqueue"
+    now: bool = True
+    """Execute it here and now, if there is room, as somebody waits for it."""
+
+
+class Runs:
+    """The runs of all organisations; every call is within one."""
+
+    def __init__(self, resources: Resources, executor: Executor, max_attempts: int) -> None:
+        self._with = resources
+        self._executor = executor
+        self._max_attempts = max_attempts
+
+    async def start(self, org: UUID, start: Start) -> UUID:
+        """Make a run of `start` and see to its execution; return its id.
+
+        Raises:
+            BadRequest: The trigger, the session id or the input cannot be used.
+            ThreadBusy: The session has an open run that this one may not wait for.
+        """
+        values = _row(org, start) | {
+            "max_attempts": self._max_attempts,
+            "claim": start.now and self._executor.has_room,
+            "lease": self._executor.lease,
+            "worker": self._executor.worker,
+        }
+        async with self._with.pool.connection() as conn, conn.transaction():
+            if start.session_id is not None:
+                found = await (await conn.execute(_THREAD_RUN, values)).fetchone()
+                if found and (start.on_busy == "reject" or found["status"] == "waiting"):
+                    raise ThreadBusy(found["id"], found["status"])
+            if start.flow_data is not None:
+                await keep_version(conn, org, start.compiled.version, start.flow_data)
+            row = row_of(await (await conn.execute(_INSERT, values)).fetchone())
+        if row["status"] == "running":
+            self._executor.launch(msgspec.convert(row, Claim), start.compiled)
+        else:
+            self._executor.wake()
+        return values["id"]  # type: ignore[no-any-return]
+
+    async def get(self, org: UUID, id: UUID) -> RunView:
+        """Read a run.
+
+        Raises:
+            NotFound: There is none of this id in `org`.
+        """
+        async with self._with.pool.connection() as conn:
+            row = await (await conn.execute(_GET, {"org": org, "id": id})).fetchone()
+        if row is None:
+            raise NotFound("run", id)
+        return _view(row)
+
+    async def page(
+        self,
+        org: UUID,
+        *,
+        workflow_id: UUID | None = None,
+        status: Status | None = None,
+        session_id: str | None = None,
+        before: UUID | None = None,
+        limit: int = 50,
+    ) -> list[RunView]:
+        """The newest runs that fit, or those older than `before`."""
+        values = {
+            "org": org,
+            "workflow_id": workflow_id,
+            "status": status,
+            "session_id": session_id,
+            "before": before,
+            "limit": limit,
+        }
+        async with self._with.pool.connection() as conn:
+            rows = await (await conn.execute(_LIST, values)).fetchall()
+        return [_view(row) for row in rows]
+
+    async def resume(self, org: UUID, id: UUID, question_id: UUID | None, answer: Any) -> RunView:
+        """Answer a question of a run, which then goes on; without `question_id` the only open one.
+
+        Raises:
+            NotFound: No such run or question in `org`.
+            NotOpen: It has been answered, or no longer waits; also of two equal answers the second.
+            BadRequest: The answer does not fit the question, or there are several and none is named.
+        """
+        question = await self._question(org, id, question_id)
+        accepted = _accepted(question["question"], answer)
+        async with self._with.pool.connection() as conn, conn.transaction():
+            values = {"id": question["id"], "run": id, "answer": json(accepted)}
+            if await (await conn.execute(_ANSWER, values)).fetchone() is None:
+                raise NotOpen(f"question {question['id']} has been answered already")
+            await conn.execute(_REQUEUE, values)
+        self._executor.wake()
+        return await self.get(org, id)
+
+    async def take_up(self, id: UUID) -> bool:
+        """Execute a queued run here, if nobody has claimed it yet; whether it was free."""
+        return await self._executor.take_next(id)
+
+    async def cancel(self, org: UUID, id: UUID) -> RunView:
+        """Cancel a run: at once if nobody executes it, else as soon as its process hears of it.
+
+        Raises:
+            NotFound: There is none of this id in `org`.
+            RunEnded: It has succeeded or failed already.
+        """
+        async with self._with.pool.connection() as conn:
+            row = await (await conn.execute(_WISH_CANCEL, {"org": org, "id": id})).fetchone()
+        if row is None:
+            found = await self.get(org, id)
+            if found.status == "cancelled":
+                return found
+            raise RunEnded(id, found.status)
+        if row["status"] == "running":
+            self._executor.cancel(id)
+        else:
+            await end_unheld(self._with, id, row["epoch"], "cancelled")
+            self._executor.wake()
+        return await self.get(org, id)
+
+    async def wait(self, org: UUID, id: UUID, seconds: float) -> RunView:
+        """The run when it has ended or asks something, or as it is after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                async for _ in self.watch(id, 0):
+                    pass
+        return await self.get(org, id)
+
+    async def events(self, id: UUID, after: int, limit: int) -> list[Event]:
+        """A page of a run's events after number `after`."""
+        return await read(self._with.pool, id, after, limit)
+
+    def watch(self, id: UUID, after: int) -> AsyncIterator[list[Event]]:
+        """The events of a run after number `after`, as they come; see `flowserver.journal.watch`."""
+        return watch(self._with.pool, self._with.feeds, id, after)
+
+    async def _question(self, org: UUID, id: UUID, question_id: UUID | None) -> Mapping[str, Any]:
+        values = {"org": org, "run": id, "id": question_id}
+        async with self._with.pool.connection() as conn:
+            rows = await (await conn.execute(_FIND_QUESTION, values)).fetchall()
+        open_ = [row for row in rows if row["status"] == "open"]
+        if len(open_) == 1:
+            return open_[0]
+        if open_:
+            raise BadRequest("several questions are open; name one with 'question_id'")
+        if question_id is not None and not rows:
+            await self.get(org, id)
+            raise NotFound("question", question_id)
+        run = await self.get(org, id)
+        if question_id is not None:
+            raise NotOpen(f"question {question_id} is {rows[0]['status']}; the run is {run.status}")
+        raise NotOpen(f"run {id} is {run.status} and has no open question")
+
+
+def thread_of(org: UUID, start: Start, run: UUID) -> str:
+    """The thread whose state a run continues: its own, or that of its session.
+
+    It is derived from organisation, workflow and session, so no two of them can share one. A drawing that is
+    not saved is told from others by the memories in it.
+    """
+    if start.session_id is None:
+        return f"{org}:{run}"
+    memories = start.compiled.plan.memories
+    workflow = str(start.workflow_id) if start.workflow_id else "\n".join(sorted(memories))
+    key = f"{workflow}\n{start.session_id}"
+    return f"{org}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _row(org: UUID, start: Start) -> dict[str, Any]:
+    plan, version = start.compiled.plan, start.compiled.version
+    if start.trigger is not None and start.trigger not in plan.triggers:
+        known = ", ".join(plan.triggers) or "none"
+        raise BadRequest(f"{start.trigger!r} is not a trigger of this workflow; its triggers: {known}")
+    session = start.session_id
+    if session is not None and not (0 < len(session) <= MAX_SESSION_ID and session.isprintable()):
+        raise BadRequest(f"a session id has 1 to {MAX_SESSION_ID} printable characters")
+    try:
+        given = clean(start.input)
+    except UnsafeValue as exc:
+        raise BadRequest(f"the input cannot be used: {exc}") from None
+    id = new_id()
+    trigger = {"type": start.kind, "step": plan.starts(start.trigger)}
+    created = {
+        "workflow_id": start.workflow_id,
+        "version": version,
+        "session_id": session,
+        "trigger": trigger,
+    }
+    return {
+        "id": id,
+        "org": org,
+        "workflow_id": start.workflow_id,
+        "version": version,
+        "thread_id": thread_of(org, start, id),
+        "session_id": session,
+        "trigger": json(trigger),
+        "input": json(given),
+        "durability": start.durability,
+        "created": encode(created).decode(),
+    }
+
+
+def _accepted(question: Mapping[str, Any], answer: Any) -> Any:
+    try:
+        return msgspec.convert(question, Question).accept(clean(answer))
+    except (BadAnswer, UnsafeValue) as exc:
+        raise BadRequest(f"the answer does not fit the question: {exc}") from None
+
+
+def _view(row: Mapping[str, Any]) -> RunView:
+    return msgspec.convert({**row, "questions": [question_body(each) for each in row["questions"]]}, RunView)

@@ -1,0 +1,140 @@
+"""The server's settings, from the environment and `.env`; nothing else reads `os.environ`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from dotenv import dotenv_values
+from msgspec import Meta
+from msgspec.structs import fields
+
+PREFIX = "FLOWSERVER_"
+
+
+class InvalidSetting(ValueError):
+    """An environment variable holds what its setting does not take."""
+
+
+def about(description: str, *, secret: bool = False, also: str | None = None) -> Meta:
+    """Describe a setting; `also` is another environment variable that it is taken from."""
+    return Meta(description=description, extra={"secret": secret, "also": also})
+
+
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator can choose. Every field is `FLOWSERVER_` and its name in capitals."""
+
+    host: Annotated[str, about("Address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)], about("Port to listen on; the next free one if it is taken.")
+    ] = 8000
+    data_dir: Annotated[Path, about("Where the embedded Postgres and the API key are kept.")] = Path(
+        ".flowserver"
+    )
+    database_url: Annotated[
+        str | None, about("A Postgres of your own (15 or later, with pgvector) instead.", secret=True)
+    ] = None
+    api_key: Annotated[
+        Annotated[str, Meta(min_length=16)] | None,
+        about("An API key of the default organisation, instead of a made one.", secret=True),
+    ] = None
+    openai_api_key: Annotated[
+        str | None,
+        about("For chat models whose drawing gives none.", secret=True, also="OPENAI_API_KEY"),
+    ] = None
+    openai_base_url: Annotated[
+        str | None, about("The server of chat models whose drawing gives none.", also="OPENAI_BASE_URL")
+    ] = None
+    outbound_allow: Annotated[
+        tuple[str, ...],
+        about("Hosts, as name[:port] with commas, that workflows may reach although they are private."),
+    ] = ()
+    max_runs: Annotated[
+        Annotated[int, Meta(ge=1)], about("How many runs this process executes at the same time.")
+    ] = 64
+    max_attempts: Annotated[
+        Annotated[int, Meta(ge=1)], about("How often a run is started again after its process died.")
+    ] = 3
+    max_body_bytes: Annotated[Annotated[int, Meta(ge=1024)], about("The largest request body.")] = 10_000_000
+    lease_seconds: Annotated[
+        Seconds, about("How long a run belongs to a process that gives no sign of life.")
+    ] = 10
+    grace_seconds: Annotated[
+        Annotated[float, Meta(ge=0)], about("How long running steps may go on when the server is stopped.")
+    ] = 10
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], about("How much is logged.")] = "info"
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """A setting as `flowserver settings` shows it."""
+
+    name: str
+    value: str
+    origin: str
+    description: str
+
+
+def load(environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
+    """Read the settings; the environment wins over `env_file`.
+
+    Raises:
+        InvalidSetting: With the variable, what it holds and what it takes.
+    """
+    return msgspec.structs.replace(
+        Settings(), **{name: value for name, (value, _) in _found(environment, env_file)}
+    )
+
+
+def listed(environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> list[Origin]:
+    """Every setting with its value, where it comes from and what it means; secrets are hidden."""
+    found = dict(_found(environment, env_file))
+    defaults = Settings()
+    rows: list[Origin] = []
+    for info in fields(Settings):
+        value, origin = found.get(info.name, (getattr(defaults, info.name), "default"))
+        meta = _meta(info.type)
+        hidden = "(hidden)" if meta["secret"] and value else None
+        shown = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        rows.append(Origin(variable(info.name), hidden or shown, origin, meta["description"]))
+    return rows
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _found(environment: Mapping[str, str] | None, env_file: Path) -> list[tuple[str, tuple[Any, str]]]:
+    given = os.environ if environment is None else environment
+    file = {key: value for key, value in dotenv_values(env_file).items() if value is not None}
+    found: list[tuple[str, tuple[Any, str]]] = []
+    for info in fields(Settings):
+        for key in filter(None, (variable(info.name), _meta(info.type)["also"])):
+            origin, raw = ("environment", given[key]) if key in given else (str(env_file), file.get(key))
+            if raw:
+                found.append((info.name, (_read(key, raw, info.type), f"{origin} {key}")))
+                break
+    return found
+
+
+def _read(key: str, raw: str, kind: Any) -> Any:
+    value: Any = raw
+    if "tuple" in str(kind):
+        value = [part.strip() for part in raw.split(",") if part.strip()]
+    try:
+        return Path(raw) if "Path" in str(kind) else msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        shown = "its value" if _meta(kind)["secret"] else repr(raw)
+        raise InvalidSetting(f"{key}: {shown} does not fit: {exc}") from None
+
+
+def _meta(kind: Any) -> dict[str, Any]:
+    for meta in getattr(kind, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.extra and "also" in meta.extra:
+            return {"description": meta.description, **meta.extra}
+    raise TypeError(f"setting without about(): {kind}")

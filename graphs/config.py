@@ -1,0 +1,262 @@
+"""A node's settings: other spellings joined, templates read, every value converted to its field's type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, get_args
+
+import msgspec
+from msgspec import inspect as shapes
+from msgspec.structs import FieldInfo, fields
+
+from graphs.problems import Problems, did_you_mean, listed, pointer
+from graphs.spec import NodeSpec
+from graphs.templates import Lookup, Path, Template, TemplateError, parse, render
+from nodes.contract import NodeError, NodeType
+from nodes.texts import to_text
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a node: complete where the drawing says all, else to be filled for each run."""
+
+    type: type[msgspec.Struct]
+    fixed: Mapping[str, Any]
+    open: Mapping[str, Any] = field(default_factory=dict)
+    """Field -> its raw value, with a `Template` wherever a text holds paths."""
+    paths: tuple[tuple[Path, str], ...] = ()
+    """Every path, with the JSON pointer of its text."""
+    ready: msgspec.Struct | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of secret settings."""
+        hidden = [info.name for info in fields(self.type) if extra(info.type, "secret", False)]
+        return tuple(self.fixed[name] for name in hidden if self.fixed.get(name))
+
+    def fill(self, lookup: Lookup) -> msgspec.Struct:
+        """Return the typed settings of this run.
+
+        Raises:
+            Missing: A path leads to nothing.
+            NodeError: What came out does not fit the setting.
+        """
+        if self.ready is not None:
+            return self.ready
+        filled = dict(self.fixed)
+        for info in fields(self.type):
+            if info.name in self.open:
+                raw = _filled(self.open[info.name], lookup, texts=_takes_only_texts(info.type))
+                try:
+                    filled[info.name] = convert(raw, info.type)
+                except msgspec.ValidationError:
+                    raise NodeError(_misfit(info, raw), code="bad_config") from None
+        try:
+            return self.type(**filled)
+        except ValueError as exc:
+            raise NodeError(str(exc), code="bad_config") from None
+
+
+def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Settings | None:
+    """Read the settings of `node`; `None` when something is wrong, which is then in `problems`."""
+    before = len(problems.found)
+    known = {info.name: info for info in fields(node_type.config)}
+    reading = _Reading(node, problems)
+    for name, key in _spelled(node, node_type, known, problems).items():
+        reading.take(known[name], key, node.config[key])
+    for name, info in known.items():
+        if info.required and name not in reading.seen:
+            message = f"{node.name!r} ({node_type.name}) needs {name!r}: {_wanted(info.type)}"
+            problems.error("missing_config", node.id, node.at("data"), message)
+    if any(each.severity == "error" for each in problems.found[before:]):
+        return None
+    try:
+        ready = None if reading.open else node_type.config(**reading.fixed)
+    except (ValueError, NodeError) as exc:  # what the settings say together is wrong
+        problems.error("bad_config", node.id, node.at("data"), str(exc))
+        return None
+    return Settings(node_type.config, reading.fixed, reading.open, tuple(reading.paths), ready)
+
+
+def _spelled(
+    node: NodeSpec, node_type: NodeType, known: Mapping[str, FieldInfo], problems: Problems
+) -> dict[str, str]:
+    """Setting -> the key that gives it in this drawing; a setting's own name wins over other spellings."""
+    also = {each: name for name, info in known.items() for each in extra(info.type, "also", ())}
+    found: dict[str, str] = {}
+    for key, value in node.config.items():
+        name = key if key in known else also.get(key)
+        if name is None:
+            if key not in node_type.ignores:
+                names = [*known, *also]
+                message = f"{node_type.name} has no setting {key!r}; it has: {listed(known)}"
+                hint = did_you_mean(key, names)
+                problems.warning("unknown_config", node.id, node.at("data", key), message, hint)
+        elif not _absent(value, known[name].type) and (key == name or name not in found):
+            found[name] = key
+    return found
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The settings of one node while they are read."""
+
+    node: NodeSpec
+    problems: Problems
+    fixed: dict[str, Any] = field(default_factory=dict)
+    open: dict[str, Any] = field(default_factory=dict)
+    paths: list[tuple[Path, str]] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def take(self, info: FieldInfo, key: str, value: Any) -> None:
+        self.seen.add(info.name)
+        at = self.node.at("data", key)
+        before = len(self.paths)
+        raw = self._read(value, at) if extra(info.type, "template", True) else value
+        if len(self.paths) > before:
+            self.open[info.name] = raw
+        else:
+            self._convert(info, value, at)
+
+    def _read(self, value: Any, at: str) -> Any:
+        """`value` with its texts read as templates."""
+        match value:
+            case str():
+                return self._template(value, at)
+            case list():
+                return [self._read(item, f"{at}/{index}") for index, item in enumerate(value)]
+            case dict():
+                return {key: self._read(item, at + pointer(key)) for key, item in value.items()}
+            case _:
+                return value
+
+    def _template(self, text: str, at: str) -> Template | str:
+        try:
+            template = parse(text)
+        except TemplateError as exc:
+            self.problems.error("bad_template", self.node.id, at, str(exc))
+            return text
+        if template is None:
+            return text
+        self.paths += [(path, at) for path in template.paths]
+        return template
+
+    def _convert(self, info: FieldInfo, value: Any, at: str) -> None:
+        try:
+            self.fixed[info.name] = convert(value, info.type)
+        except msgspec.ValidationError as exc:
+            _, _, inner = str(exc).partition(" - at `$")
+            at += inner.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
+            hint = did_you_mean(value, _choices(info.type)) if isinstance(value, str) else None
+            detail = f" ({exc})" if inner else ""
+            self.problems.error("bad_config", self.node.id, at, _misfit(info, value) + detail, hint)
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """Convert `value` as editors save it: numbers and booleans may be texts, lists and objects JSON texts."""
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+            try:
+                return msgspec.convert(msgspec.json.decode(value), kind, strict=False)
+            except (msgspec.DecodeError, RecursionError):
+                pass
+        raise
+
+
+def extra(kind: Any, key: str, default: Any) -> Any:
+    """What `nodes.contract.setting` or `port` says of a field under `key`."""
+    for meta in get_args(kind)[1:]:
+        if isinstance(meta, msgspec.Meta) and meta.extra and key in meta.extra:
+            return meta.extra[key]
+    return default
+
+
+def _absent(value: Any, kind: Any) -> bool:
+    """Editors save an empty text for what was never filled in."""
+    return value is None or (value == "" and not _takes_texts(kind))
+
+
+def _misfit(info: FieldInfo, value: Any) -> str:
+    shown = "a secret" if extra(info.type, "secret", False) else repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
+    return f"{info.name!r} is {shown}; allowed is {_wanted(info.type)}"
+
+
+def _filled(value: Any, lookup: Lookup, *, texts: bool) -> Any:
+    if isinstance(value, Template):
+        filled = render(value, lookup)
+        return to_text(filled) if texts else filled
+    if isinstance(value, list):
+        return [_filled(item, lookup, texts=texts) for item in value]
+    if isinstance(value, dict):
+        return {key: _filled(item, lookup, texts=texts) for key, item in value.items()}
+    return value
+
+
+def _parts(shape: shapes.Type) -> Iterator[shapes.Type]:
+    match shape:
+        case shapes.UnionType(types=types):
+            for each in types:
+                yield from _parts(each)
+        case shapes.Metadata(type=inner):
+            yield from _parts(inner)
+        case _:
+            yield shape
+
+
+@cache
+def _shapes(kind: Any) -> tuple[shapes.Type, ...]:
+    return tuple(_parts(shapes.type_info(kind)))
+
+
+def _takes_texts(kind: Any) -> bool:
+    return any(isinstance(shape, shapes.StrType | shapes.AnyType) for shape in _shapes(kind))
+
+
+def _takes_only_texts(kind: Any) -> bool:
+    return all(
+        isinstance(shape, shapes.StrType | shapes.NoneType | shapes.LiteralType) for shape in _shapes(kind)
+    )
+
+
+def _choices(kind: Any) -> list[str]:
+    return [str(v) for shape in _shapes(kind) if isinstance(shape, shapes.LiteralType) for v in shape.values]
+
+
+def _wanted(kind: Any) -> str:
+    """What a field takes, in words."""
+    texts = [text for shape in _shapes(kind) if (text := _shape_in_words(shape))]
+    return " or ".join(dict.fromkeys(texts)) or "nothing"
+
+
+def _shape_in_words(shape: shapes.Type) -> str:
+    match shape:
+        case shapes.LiteralType(values=values):
+            return f"one of {', '.join(map(str, values))}"
+        case shapes.IntType() | shapes.FloatType():
+            noun = "a whole number" if isinstance(shape, shapes.IntType) else "a number"
+            return noun + _range(shape.ge, shape.le)
+        case shapes.BoolType():
+            return "true or false"
+        case shapes.StrType():
+            return "a non-empty text" if shape.min_length else "a text"
+        case shapes.NoneType():
+            return ""
+        case shapes.ListType() | shapes.VarTupleType() | shapes.TupleType():
+            return "a list"
+        case shapes.AnyType():
+            return "any value"
+        case _:
+            return "an object"
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least:g} to {most:g}"
+    if least is not None:
+        return f" of at least {least:g}"
+    return f" of at most {most:g}" if most is not None else ""

@@ -1,0 +1,306 @@
+"""Resolve a drawing against the registry: every name looked up, every setting and arrow typed.
+
+All mistakes are collected; what is wrong is left out, so that the search for more can go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import TypeVar
+
+from graphs.checks import check
+from graphs.config import Settings, read_settings
+from graphs.plan import Arc, Durability, Part, Plan, Step, routes
+from graphs.ports import Port, binding_ports, find, find_route, guess, ports
+from graphs.problems import InvalidWorkflow, Problem, Problems, did_you_mean, listed
+from graphs.references import resolve_references
+from graphs.spec import EdgeSpec, NodeSpec, WorkflowSpec
+from nodes.contract import NodeType, Tool
+from nodes.registry import Registry
+
+Named = TypeVar("Named", Step, Part)
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is known of a drawing while it is resolved."""
+
+    spec: WorkflowSpec
+    nodes: dict[str, NodeSpec] = field(default_factory=dict)
+    types: dict[str, NodeType] = field(default_factory=dict)
+    settings: dict[str, Settings] = field(default_factory=dict)
+    arcs: list[Arc] = field(default_factory=list)
+    bindings: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    @property
+    def broken(self) -> set[str]:
+        """Nodes whose type or settings are wrong; what hangs on them is not judged."""
+        return self.nodes.keys() - self.settings.keys()
+
+    @property
+    def bound(self) -> set[str]:
+        """Every node that is bound to another."""
+        return {id for ports in self.bindings.values() for ids in ports.values() for id in ids}
+
+
+def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems) -> Plan:
+    """Make the plan of `spec`; warnings are added to `problems`.
+
+    Raises:
+        InvalidWorkflow: With everything found, warnings included, when one problem is an error.
+    """
+    draft = Draft(spec, nodes={node.id: node for node in spec.nodes})
+    look_up(draft, registry, problems)
+    for edge in spec.edges:
+        connect(edge, draft, problems)
+    parts = make_parts(draft, problems)
+    steps = order(reachable(make_steps(draft), draft, problems), draft, problems)
+    triggers = tuple(step.id for step in steps.values() if step.type.kind == "trigger")
+    parts, steps = resolve_references(parts, steps, draft.nodes, draft.broken, problems)
+    unjudged = {edge.target for edge in spec.edges if edge.source in draft.broken}
+    check(steps, parts, triggers, draft.nodes, unjudged, problems)
+    if problems.errors:
+        raise InvalidWorkflow(in_place(problems.found))
+    levels = waves(steps)
+    return Plan(spec.version, steps, parts, triggers, levels, durability(steps, levels))
+
+
+def in_place(problems: Iterable[Problem]) -> list[Problem]:
+    """`problems`, errors before warnings, else as they were found."""
+    return sorted(problems, key=lambda problem: problem.severity)
+
+
+def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
+    for node in draft.spec.nodes:
+        node_type = registry.find(node.type)
+        if node_type is None:
+            names = [*registry.types, *registry.aliases]
+            message = f"no node type {node.type!r}; known types: {listed(sorted(registry.types))}"
+            problems.error("unknown_type", node.id, node.at("type"), message, did_you_mean(node.type, names))
+            continue
+        draft.types[node.id] = node_type
+        settings = read_settings(node, node_type, problems)
+        if settings is not None:
+            draft.settings[node.id] = settings
+
+
+def connect(edge: EdgeSpec, draft: Draft, problems: Problems) -> None:
+    for key, id in (("source", edge.source), ("target", edge.target)):
+        if id not in draft.nodes:
+            hint = did_you_mean(id, draft.nodes)
+            problems.error("dangling_edge", edge.name, edge.at(key), f"its {key} {id!r} is not a node", hint)
+    if edge.source not in draft.types or edge.target not in draft.types:
+        return
+    source, target = draft.types[edge.source], draft.types[edge.target]
+    known = binding_ports(target.bindings)
+    port = find(edge.target_handle, known)
+    if source.kind == "provider" and port is None:
+        fitting = tuple(each for each in known if each.kind is source.gives)
+        port = fitting[0] if len(fitting) == 1 else None
+    if port is not None:
+        bind(edge, port, draft, problems)
+    elif source.kind == "provider":
+        what = f"{edge.target!r} ({target.name}) has no port for what {source.name} makes"
+        names = listed(f"{each.name} ({title(each.kind)})" for each in known)
+        message = f"{what}: {title(source.gives)}; its ports for providers: {names}"
+        problems.error("wrong_type", edge.name, edge.at("targetHandle"), message)
+    else:
+        join(edge, draft, problems)
+
+
+def bind(edge: EdgeSpec, port: Port, draft: Draft, problems: Problems) -> None:
+    source = draft.types[edge.source]
+    gives = Tool if source.tool is not None and source.is_step else source.gives
+    if gives is not port.kind:
+        found = f"gives {title(gives)}" if gives else "is a step, not a provider"
+        message = (
+            f"port {port.name!r} of {edge.target!r} takes {title(port.kind)}, but {edge.source!r} {found}"
+        )
+        problems.error("wrong_type", edge.name, edge.at("targetHandle"), f"{message} ({source.name})")
+        return
+    bound = draft.bindings.setdefault(edge.target, {})
+    known = bound.get(port.name, ())
+    if edge.source in known:
+        return
+    if known and not port.many:
+        message = f"port {port.name!r} of {edge.target!r} takes one, but {known[0]!r} is connected already"
+        problems.error("port_conflict", edge.name, edge.at(), message, "remove one of the arrows")
+        return
+    bound[port.name] = (*known, edge.source)
+
+
+def title(kind: type | None) -> str:
+    names = {"ChatModel": "a chat model", "Tool": "a tool", "Memory": "a memory"}
+    name = getattr(kind, "__name__", str(kind))
+    return names.get(name, name)
+
+
+def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> None:
+    source, target = draft.types[edge.source], draft.types[edge.target]
+    if target.kind == "provider":
+        message = f"{edge.target!r} ({target.name}) is a provider and never runs, so no step leads to it"
+        problems.error("wrong_type", edge.name, edge.at("target"), message)
+        return
+    port = out_port(edge, source, draft, problems)
+    into = guess(edge.target_handle, ports(target.inputs))
+    if into is None:
+        names = [*(each.name for each in ports(target.inputs)), *target.bindings.__struct_fields__]
+        handle = edge.target_handle or ""
+        message = f"{edge.target!r} ({target.name}) has no input {handle!r}; it has: {listed(names)}"
+        problems.error(
+            "unknown_port", edge.name, edge.at("targetHandle"), message, did_you_mean(handle, names)
+        )
+    if port is None or into is None:
+        return
+    arc = Arc(edge.source, port, edge.target, into.name, edge.name, edge.at())
+    same = (arc.source, arc.port, arc.target, arc.input)
+    if any(same == (each.source, each.port, each.target, each.input) for each in draft.arcs):
+        message = f"a second arrow from {edge.source!r} to {edge.target!r} at the same ports; it is ignored"
+        problems.warning("duplicate_edge", edge.name, edge.at(), message)
+        return
+    draft.arcs.append(arc)
+
+
+def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems) -> str | None:
+    if source.routes is not None and edge.source not in draft.settings:
+        return None  # what it routes by is wrong already
+    if source.routes is not None:
+        names = routes(source, draft.settings[edge.source])
+        name = find_route(edge.source_handle, source, names)
+    else:
+        known = ports(source.outputs)
+        names = tuple(each.name for each in known)
+        found = guess(edge.source_handle, known)
+        name = found.name if found else None
+    if name is None:
+        handle = edge.source_handle or ""
+        message = f"{edge.source!r} ({source.name}) has no output {handle!r}; it has: {listed(names)}"
+        problems.error(
+            "unknown_port", edge.name, edge.at("sourceHandle"), message, did_you_mean(handle, names)
+        )
+    return name
+
+
+def make_parts(draft: Draft, problems: Problems) -> dict[str, Part]:
+    """The providers in use and the steps that serve as tools, each after those it needs."""
+    bound = draft.bound
+    for node in draft.spec.nodes:
+        node_type = draft.types.get(node.id)
+        if node_type is not None and node_type.kind == "provider" and node.id not in bound:
+            message = f"{node.name!r} ({node_type.name}) is connected to nothing and is not used"
+            problems.warning("unused_provider", node.id, node.at(), message)
+    waiting = {
+        id: {each for ids in draft.bindings.get(id, {}).values() for each in ids}
+        for id in draft.nodes
+        if id in bound
+    }
+    try:
+        ordered = [id for id in TopologicalSorter(waiting).static_order() if id in bound]
+    except CycleError as exc:
+        ids = list(dict.fromkeys(exc.args[1]))
+        problems.error("cycle", ids[0], draft.nodes[ids[0]].at(), f"providers need each other: {listed(ids)}")
+        return {}
+    return {
+        id: Part(id, draft.nodes[id].name, draft.types[id], draft.settings[id], draft.bindings.get(id, {}))
+        for id in ordered
+        if id in draft.settings
+    }
+
+
+def make_steps(draft: Draft) -> dict[str, Step]:
+    leads: dict[str, list[Arc]] = {}
+    for arc in draft.arcs:
+        leads.setdefault(arc.target, []).append(arc)
+    tools = draft.bound
+    drawn = leads.keys() | {arc.source for arc in draft.arcs}
+    return {
+        node.id: Step(
+            node.id,
+            node.name,
+            draft.types[node.id],
+            draft.settings[node.id],
+            tuple(leads.get(node.id, ())),
+            draft.bindings.get(node.id, {}),
+        )
+        for node in draft.spec.nodes
+        if node.id in draft.settings
+        and draft.types[node.id].is_step
+        and (node.id not in tools or node.id in drawn)
+    }
+
+
+def reachable(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str, Step]:
+    """The steps that a start leads to. Where there are triggers, only they are starts."""
+    starts = [step.id for step in steps.values() if step.type.kind == "trigger"]
+    if not starts:
+        starts = [step.id for step in steps.values() if step.is_root]
+    starts += [edge.target for edge in draft.spec.edges if edge.source in draft.broken]
+    seen = led_to(starts, draft.arcs)
+    for id in sorted(steps.keys() - seen, key=lambda id: draft.nodes[id].index):
+        where = draft.nodes[id]
+        message = f"no start leads to {where.name!r} ({where.type}), so it will never run"
+        problems.warning("unreachable", id, where.at(), message, "draw an arrow to it, or remove it")
+    return {
+        id: dataclasses.replace(
+            step, arcs=tuple(arc for arc in step.arcs if arc.source in seen and arc.source in steps)
+        )
+        for id, step in steps.items()
+        if id in seen
+    }
+
+
+def led_to(starts: list[str], arcs: Iterable[Arc]) -> set[str]:
+    """Everything that arrows lead to from `starts`."""
+    follows: dict[str, list[str]] = {}
+    for arc in arcs:
+        follows.setdefault(arc.source, []).append(arc.target)
+    seen: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        if (id := waiting.pop()) not in seen:
+            seen.add(id)
+            waiting += follows.get(id, ())
+    return seen
+
+
+def order(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str, Step]:
+    """The steps, each after those that lead to it; a cycle is a problem and is cut."""
+    while True:
+        sorter = TopologicalSorter({id: sorted(step.sources) for id, step in steps.items()})
+        try:
+            return {id: steps[id] for id in sorter.static_order() if id in steps}
+        except CycleError as exc:
+            ids = list(reversed(exc.args[1]))[:-1]
+            first = min(ids, key=lambda id: draft.nodes[id].index)
+            at = ids.index(first)
+            path = [*ids[at:], *ids[:at], first]
+            problems.error(
+                "cycle",
+                first,
+                draft.nodes[first].at(),
+                f"the arrows form a cycle: {' -> '.join(path)}; arrows may only lead onward",
+                "remove one of these arrows",
+            )
+            last = path[-2]
+            kept = tuple(arc for arc in steps[first].arcs if arc.source != last)
+            steps = steps | {first: dataclasses.replace(steps[first], arcs=kept)}
+
+
+def waves(steps: Mapping[str, Step]) -> tuple[tuple[str, ...], ...]:
+    """Steps that can run at the same time: each in the first wave after all that lead to it."""
+    depth: dict[str, int] = {}
+    for step in steps.values():
+        depth[step.id] = 1 + max((depth[source] for source in step.sources), default=-1)
+    rows: dict[int, list[str]] = {}
+    for id, row in depth.items():
+        rows.setdefault(row, []).append(id)
+    return tuple(tuple(rows[row]) for row in sorted(rows))
+
+
+def durability(steps: Mapping[str, Step], levels: tuple[tuple[str, ...], ...]) -> Durability:
+    """`exit` where all effects lie in one wave: a crash could repeat nothing that `sync` would have saved."""
+    waves_with_effects = sum(any(steps[id].type.effect for id in wave) for wave in levels)
+    return "exit" if waves_with_effects <= 1 else "sync"

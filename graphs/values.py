@@ -1,0 +1,77 @@
+"""Make what steps return safe to keep: the one place where values enter a run's state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+MAX_DEPTH = 64
+MAX_BYTES = 8_000_000
+
+_BIGGEST = 2**63 - 1
+
+
+class UnsafeValue(ValueError):
+    """A value is nested too deeply or is too large to be kept."""
+
+
+def clean(value: Any) -> Any:
+    """Return `value` as JSON-like data that Postgres and msgpack take unchanged.
+
+    NUL characters are dropped, lone surrogates replaced, NaN and infinities become null, integers beyond
+    64 bits become text.
+
+    Raises:
+        UnsafeValue: It is nested deeper than `MAX_DEPTH` or larger than `MAX_BYTES` as JSON.
+    """
+    cleaned = _clean(value, 0)
+    if isinstance(cleaned, str | list | dict) and (size := _size(cleaned)) > MAX_BYTES:
+        raise UnsafeValue(f"{size} bytes are too many; at most {MAX_BYTES} are kept")
+    return cleaned
+
+
+def _clean(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise UnsafeValue(f"nested deeper than {MAX_DEPTH} levels")
+    match value:
+        case str():
+            return _text(value)
+        case bool() | int() | float() | None:
+            return _number(value)
+        case Mapping():
+            return {_text(str(key)): _clean(item, depth + 1) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_clean(item, depth + 1) for item in value]
+        case msgspec.Struct():
+            return {name: _clean(getattr(value, name), depth + 1) for name in value.__struct_fields__}
+        case _:
+            return _clean(msgspec.to_builtins(value, enc_hook=str), depth + 1)
+
+
+def _number(value: float | None) -> float | str | None:
+    if isinstance(value, int):
+        return value if -_BIGGEST - 1 <= value <= _BIGGEST else str(value)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _text(value: str) -> str:
+    if "\x00" in value:
+        value = value.replace("\x00", "")
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, str) else len(msgspec.json.encode(value))
+
+
+def cut(value: Any, most: int) -> tuple[Any, bool]:
+    """`value` if its JSON has at most `most` bytes, else its start as a text; and whether it was cut."""
+    encoded = msgspec.json.encode(value)
+    if len(encoded) <= most:
+        return value, False
+    return encoded[:most].decode("utf-8", "ignore") + "…", True

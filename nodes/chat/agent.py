@@ -1,0 +1,111 @@
+"""Answer with a chat model that may call tools and remembers the conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import msgspec
+
+from nodes.contract import ChatModel, Memory, NodeError, NodeType, RunContext, Tool, port, setting
+from nodes.texts import to_text
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AnyMessage
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    system_prompt: str = ""
+    prompt_instructions: Annotated[str, setting(description="Added to the system prompt.")] = ""
+    prompt: Annotated[
+        str, setting("user_prompt_template", description="The user's message; left empty, what arrives.")
+    ] = ""
+    max_iterations: Annotated[
+        int, setting(description="The most calls of the model."), msgspec.Meta(ge=1, le=100)
+    ] = 10
+    enable_memory: bool = True
+    enable_tools: bool = True
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    input: Annotated[
+        tuple[Any, ...], port("start", many=True, description="The user's message; several are joined.")
+    ] = ()
+
+
+class Bindings(msgspec.Struct, frozen=True):
+    llm: Annotated[ChatModel, port("model")]
+    tools: Annotated[tuple[Tool, ...], port("tool")] = ()
+    memory: Memory | None = None
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    output: str
+
+
+async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContext) -> Outputs:
+    from langchain_core.messages import AIMessage, HumanMessage  # noqa: PLC0415  loaded with the first agent
+
+    message = HumanMessage(
+        config.prompt or "\n\n".join(map(to_text, inputs.input)), id=f"{ctx.run_id}:{ctx.step}:in"
+    )
+    memory = bindings.memory if config.enable_memory else None
+    history = memory.trim(ctx.recall(memory)) if memory else []
+    made = await _converse(config, bindings, [*history, message], ctx)
+    replies = [each for each in made if isinstance(each, AIMessage)]
+    _count(replies, ctx)
+    answer = replies[-1].text if replies else ""
+    if memory:
+        ctx.remember(memory, [message, AIMessage(answer, id=f"{ctx.run_id}:{ctx.step}:out")])
+    return Outputs(answer)
+
+
+async def _converse(
+    config: Config, bindings: Bindings, messages: list[AnyMessage], ctx: RunContext
+) -> list[AnyMessage]:
+    """Let the model and its tools talk; return what they added."""
+    from langchain.agents import create_agent  # noqa: PLC0415
+    from langchain.agents.middleware import ModelCallLimitMiddleware  # noqa: PLC0415
+    from langchain.agents.middleware.model_call_limit import ModelCallLimitExceededError  # noqa: PLC0415
+    from langchain_core.messages import AIMessageChunk  # noqa: PLC0415
+
+    system = "\n\n".join(text for text in (config.system_prompt, config.prompt_instructions) if text)
+    agent = create_agent(
+        cast("BaseChatModel", bindings.llm),
+        cast("Any", list(bindings.tools) if config.enable_tools else []),
+        system_prompt=system or None,
+        middleware=[ModelCallLimitMiddleware(run_limit=config.max_iterations, exit_behavior="error")],
+        checkpointer=False,  # the step is what is kept; its inner turns would cost a checkpoint each
+    )
+    state: dict[str, Any] = {}
+    try:
+        async for mode, part in cast("Any", agent).astream(
+            {"messages": messages},
+            {"recursion_limit": 10 * config.max_iterations + 10},
+            stream_mode=["messages", "values"],
+        ):
+            if mode == "values":
+                state = cast("dict[str, Any]", part)
+            elif isinstance(part[0], AIMessageChunk) and isinstance(text := part[0].text, str):
+                ctx.emit(text)
+    except ModelCallLimitExceededError:
+        message = f"no final answer after {config.max_iterations} calls of the model ('max_iterations')"
+        raise NodeError(message, code="limit_exceeded") from None
+    return list(state["messages"][len(messages) :])
+
+
+def _count(replies: list[Any], ctx: RunContext) -> None:
+    ctx.used({"model_calls": len(replies), "tool_calls": sum(len(each.tool_calls) for each in replies)})
+    for usage in (each.usage_metadata for each in replies if each.usage_metadata):
+        ctx.used({key: usage[key] for key in ("input_tokens", "output_tokens")})
+
+
+NODE = NodeType.step(
+    run,
+    "Agent",
+    "Agent",
+    effect=True,
+    model_calls=lambda config: int(config.max_iterations),
+    aliases=("ReactAgent", "ReactAgentNode", "AgentNode"),
+    ignores=("agent_type", "temperature", "tools", "verbose"),
+)

@@ -1,0 +1,290 @@
+"""Send an HTTP request; as an agent's tool, let the model send it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import httpx
+import msgspec
+
+from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.texts import to_text
+from nodes.web.exchange import (
+    CONTROL,
+    Call,
+    Content,
+    NoAnswer,
+    as_object,
+    encode,
+    is_secret_name,
+    parse_url,
+    read,
+    redacted,
+    send,
+    status_line,
+    with_params,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+_EMPTY = (None, "")
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# How a message is framed and packed is the client's business; people paste these from browsers.
+_FRAMING = frozenset(
+    {"", "accept-encoding", "connection", "content-length", "keep-alive", "te", "trailer"}
+    | {"transfer-encoding", "upgrade"}
+)
+_MOST_SECONDS = 60
+_MOST_FOR_MODEL = 50_000
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    url: Annotated[
+        str, setting(description="With http:// or https://. As a tool: left empty, the model chooses.")
+    ] = ""
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] = "GET"
+    headers: Annotated[dict[str, Any] | str, setting("custom_headers", description="A JSON object.")] = ""
+    url_params: Annotated[
+        dict[str, Any] | str,
+        setting("query_params", description="A JSON object; joins what the URL has behind its '?'."),
+    ] = ""
+    body: Annotated[
+        Any, setting("request_body", description="For POST, PUT, PATCH and DELETE: a text, or JSON.")
+    ] = None
+    content_type: Annotated[
+        Literal[
+            "json",
+            "form",
+            "multipart",
+            "text",
+            "xml",
+            "application/json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "text/plain",
+            "application/xml",
+            "text/xml",
+        ],
+        setting(description="What the body is."),
+    ] = "json"
+    auth_type: Literal["none", "bearer", "basic", "api_key"] = "none"
+    auth_token: Annotated[str, setting("api_key_value", secret=True)] = ""
+    auth_username: str = ""
+    auth_password: Annotated[str, setting(secret=True)] = ""
+    api_key_header: str = "X-API-Key"
+    timeout: Annotated[
+        float, setting(description="Seconds for one attempt."), msgspec.Meta(ge=0.1, le=3600)
+    ] = 30.0
+    max_retries: Annotated[
+        int, setting("retry_count", description="Attempts after the first one."), msgspec.Meta(ge=0, le=10)
+    ] = 3
+    retry_delay: Annotated[
+        float,
+        setting(
+            description="Seconds before the first retry, doubled each time. More than 60 are milliseconds."
+        ),
+        msgspec.Meta(ge=0, le=60_000),
+    ] = 1.0
+    follow_redirects: bool = True
+    verify_ssl: Annotated[bool, setting(description="Cannot be switched off.")] = True
+    enable_templating: Annotated[
+        bool, setting(description="Of older drawings, without effect: templates are always filled.")
+    ] = True
+    fail_on_error: Annotated[
+        bool, setting(description="Whether no answer, or one of status 400 and above, fails the step.")
+    ] = True
+    tool_description: Annotated[str, setting(description="As a tool: tells the model what it is for.")] = ""
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    input: Annotated[
+        tuple[Any, ...],
+        port("execute", "url", "template_context", many=True, description="What must have arrived before."),
+    ] = ()
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    content: Annotated[Any, port(description="Parsed JSON or a text; base64 where it is neither.")]
+    response: dict[str, Any]
+    status_code: int
+    headers: dict[str, str]
+    success: bool
+    documents: Annotated[list[dict[str, Any]], port("document")]
+
+
+async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
+    call = _call(config, ctx.idempotency_key)
+    started = time.monotonic()
+    try:
+        response = await send(ctx.http, call)
+    except NoAnswer as failed:
+        if config.fail_on_error:
+            raise
+        return _outputs(call, started, None, Content(failed.message, failed.message, False))
+    if response.status_code >= 400 and config.fail_on_error:
+        message = f"{call.method} {redacted(call.url)} answered {status_line(response)}"
+        raise NodeError(message, code="http_status")
+    return _outputs(call, started, response, read(response))
+
+
+def _outputs(call: Call, started: float, response: httpx.Response | None, content: Content) -> Outputs:
+    """What a request came to; without a response its status is 0."""
+    status = 0 if response is None else response.status_code
+    headers = {} if response is None else dict(response.headers)
+    if content.text is None:
+        headers["content-transfer-encoding"] = "base64"
+    url = redacted(call.url if response is None else response.url)
+    whole = {
+        "status_code": status,
+        "headers": headers,
+        "content": content.value,
+        "is_json": content.is_json,
+        "url": url,
+        "method": call.method if response is None else response.request.method,
+        "duration_ms": round((time.monotonic() - started) * 1000),
+    }
+    facts = {"source": url, "status_code": status, "content_type": headers.get("content-type", "")}
+    documents = [] if content.text is None else [{"page_content": content.text, "metadata": facts}]
+    return Outputs(content.value, whole, status, headers, 0 < status < 400, documents)
+
+
+def _call(config: Config, key: str, *, url: str = "", query: Any = None, body: Any = None) -> Call:
+    """What `config` sends; what it leaves open may come from a model, and what it fixes wins."""
+    if not config.verify_ssl:
+        raise NodeError("certificates are always verified: switch 'verify_ssl' on", code="not_supported")
+    if not (config.url or url):
+        raise NodeError("'url' is empty", code="missing_value")
+    address = parse_url(config.url or url)
+    chosen = {name: value for name, value in as_object(query, "query").items() if name not in address.params}
+    headers = httpx.Headers(_headers(config), encoding="utf-8")
+    headers.update(_credentials(config))
+    content = None
+    given = body if config.body in _EMPTY else config.body
+    if config.method in _WITH_BODY and given not in _EMPTY:
+        content, kind = encode(given, config.content_type)
+        if "content-type" not in headers or kind.startswith("multipart/"):
+            headers["Content-Type"] = kind
+    if key:
+        headers.setdefault("Idempotency-Key", key)
+    return Call(
+        config.method,
+        with_params(address, chosen | as_object(config.url_params, "url_params")),
+        headers,
+        content,
+        timeout=config.timeout,
+        retries=config.max_retries,
+        delay=config.retry_delay / 1000 if config.retry_delay > _MOST_SECONDS else config.retry_delay,
+        follow_redirects=config.follow_redirects,
+    )
+
+
+def _headers(config: Config) -> dict[str, str]:
+    given = as_object(config.headers, "headers")
+    return {
+        name.strip(): _header(name.strip(), to_text(value))
+        for name, value in given.items()
+        if name.strip().lower() not in _FRAMING and value is not None
+    }
+
+
+def _credentials(config: Config) -> dict[str, str]:
+    match config.auth_type:
+        case "none":
+            return {}
+        case "basic":
+            pair = f"{config.auth_username}:{config.auth_password}".encode()
+            return {"Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
+    if not config.auth_token:
+        message = f"'auth_token' is empty, and 'auth_type' {config.auth_type!r} needs one"
+        raise NodeError(message, code="missing_value")
+    if config.auth_type == "bearer":
+        return {"Authorization": _header("Authorization", f"Bearer {config.auth_token}")}
+    return {config.api_key_header: _header(config.api_key_header, config.auth_token)}
+
+
+def _header(name: str, value: str) -> str:
+    """`value`, if it and `name` can be sent without becoming something else."""
+    good = _HEADER_NAME.match(name)
+    if good is None or good[0] != name:
+        # Only its good start is shown: people paste whole header lines, secrets and all.
+        start = good[0] if good else ""
+        raise NodeError(f"a header's name has a bad character after {start!r}", code="bad_header")
+    if CONTROL.search(value):
+        raise NodeError(f"the header {name!r} has a line break or control character", code="bad_header")
+    return value.strip()
+
+
+def tool(config: Config, ctx: RunContext) -> BaseTool:
+    """This request for a model: it chooses the query, and what the author left empty of URL and body."""
+    from langchain_core.tools import StructuredTool  # noqa: PLC0415  loaded with the first agent
+
+    if not config.url and (config.auth_type != "none" or any(map(is_secret_name, _headers(config)))):
+        message = "a model that chooses the 'url' must not be given credentials to send there"
+        raise NodeError(message, code="bad_config")
+    arguments = _arguments(config)
+    calls: Counter[str] = Counter()
+
+    async def request(**given: Any) -> str:
+        try:
+            if unknown := sorted(given.keys() - arguments.keys()):
+                message = f"no argument {unknown[0]!r}; allowed: {', '.join(arguments)}"
+                raise NodeError(message, code="bad_argument")
+            call = _call(config, "", **given)
+            # One step may call often: each call has a key of its own, and the same one after a crash.
+            same = hashlib.sha256(repr((str(call.url), call.content)).encode()).hexdigest()[:16]
+            calls[same] += 1
+            call.headers.setdefault("Idempotency-Key", f"{ctx.idempotency_key}-{same}-{calls[same]}")
+            return _for_model(await send(ctx.http, call))
+        except NodeError as failed:
+            return f"{failed.code}: {failed.message}"
+        except UnicodeError:
+            return "bad_argument: the arguments hold half a character"
+
+    where = parse_url(config.url).host if config.url else "an address of your choice"
+    return StructuredTool(
+        name=re.sub(r"[^a-zA-Z0-9_-]+", "_", ctx.name).strip("_")[:64] or "http_request",
+        description=config.tool_description or f"Send {config.method} to {where}",
+        args_schema={
+            "type": "object",
+            "properties": arguments,
+            "required": [] if config.url else ["url"],
+        },
+        coroutine=request,
+    )
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"query": {"type": "object", "description": "Query parameters by name."}}
+    if not config.url:
+        arguments["url"] = {"type": "string", "description": "The whole URL, with https://."}
+    if config.method in _WITH_BODY and config.body in _EMPTY:
+        kinds = [{"type": "object"}, {"type": "string"}]
+        arguments["body"] = {"anyOf": kinds, "description": f"The body, as {config.content_type}."}
+    return arguments
+
+
+def _for_model(response: httpx.Response) -> str:
+    content = read(response)
+    if content.text is None:
+        kind = response.headers.get("content-type", "unknown type")
+        return f"{status_line(response)}: {len(response.content)} bytes of {kind}"
+    text = content.text[:_MOST_FOR_MODEL] + ("…" if len(content.text) > _MOST_FOR_MODEL else "")
+    return text if response.is_success and text else f"{status_line(response)}\n{text}".strip()
+
+
+NODE = NodeType.step(
+    run,
+    "HttpRequest",
+    "HTTP request",
+    effect=True,
+    tool=tool,
+    aliases=("HttpClient", "HttpRequestNode", "HttpClientNode"),
+    ignores=("template_context",),
+)

@@ -1,0 +1,52 @@
+-- insert_question --
+-- Asked again after a crash, a question keeps its row.
+INSERT INTO question (id, org_id, run_id, interrupt_id, step, question, deadline)
+SELECT %(id)s, org_id, id, %(interrupt_id)s, %(step)s, %(question)s, %(deadline)s FROM run WHERE id = %(run)s
+    ON CONFLICT (run_id, interrupt_id) DO NOTHING;
+
+-- of_run --
+-- Locked: an answer waits until the run's own next status is decided.
+SELECT id, interrupt_id, step, question, status, answer, deadline
+  FROM question
+ WHERE run_id = %(run)s AND interrupt_id = ANY(%(interrupts)s::text[])
+ ORDER BY asked_at, id
+   FOR UPDATE;
+
+-- asked_steps --
+SELECT DISTINCT step FROM question WHERE run_id = %(run)s;
+
+-- find_question --
+SELECT question.id, question.question, question.status
+  FROM question
+  JOIN run ON run.id = question.run_id
+ WHERE run.org_id = %(org)s AND run.id = %(run)s
+   AND (%(id)s::uuid IS NULL OR question.id = %(id)s::uuid)
+ ORDER BY question.status = 'open' DESC, asked_at, question.id
+ LIMIT 2;
+
+-- answer --
+-- Compare and set: only an open question takes an answer, and only one.
+UPDATE question SET status = 'answered', answer = %(answer)s, answered_at = now()
+ WHERE id = %(id)s AND status = 'open'
+RETURNING id;
+
+-- requeue --
+-- The answer's second half: the run goes on, with its attempts counted anew.
+UPDATE run SET status = 'queued', attempt = 0
+ WHERE id = %(run)s AND status = 'waiting'
+RETURNING id;
+
+-- wait --
+-- Stop for answers, with the event that tells the questions, unless one has been answered already.
+WITH held AS (
+    UPDATE run
+       SET status = 'waiting', lease_until = NULL, worker = NULL,
+           next_seq = next_seq + cardinality(%(types)s::text[])
+     WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running' AND next_seq = %(next)s
+       AND NOT cancel_requested
+    RETURNING org_id
+)
+INSERT INTO run_event (run_id, seq, org_id, type, data)
+SELECT %(run)s, %(next)s::bigint + added.place - 1, held.org_id, added.type, added.data::json
+  FROM held, unnest(%(types)s::text[], %(datas)s::text[]) WITH ORDINALITY AS added (type, data, place)
+RETURNING seq, at;

@@ -1,0 +1,165 @@
+-- insert_run --
+-- A new run with its first event. It is claimed at once when asked for, unless its thread has an open run.
+WITH thread AS (
+    SELECT EXISTS (
+        SELECT 1 FROM run WHERE thread_id = %(thread_id)s AND status IN ('queued', 'running', 'waiting')
+    ) AS busy
+), made AS (
+    INSERT INTO run (id, org_id, workflow_id, version, thread_id, session_id, trigger, input, durability,
+                     max_attempts, status, active, attempt, epoch, lease_until, worker, started_at, next_seq)
+    SELECT %(id)s, %(org)s, %(workflow_id)s, %(version)s, %(thread_id)s, %(session_id)s, %(trigger)s, %(input)s,
+           %(durability)s, %(max_attempts)s,
+           CASE WHEN claim THEN 'running' ELSE 'queued' END, claim, claim::integer, claim::integer,
+           CASE WHEN claim THEN now() + %(lease)s::interval END, CASE WHEN claim THEN %(worker)s END,
+           CASE WHEN claim THEN now() END, 2
+      FROM (SELECT %(claim)s::boolean AND NOT busy AS claim FROM thread) AS wish
+    RETURNING *
+), event AS (
+    INSERT INTO run_event (run_id, seq, org_id, type, data)
+    SELECT id, 1, org_id, 'run.created', %(created)s::json FROM made
+    RETURNING at
+)
+SELECT made.*, event.at AS created_event_at FROM made, event;
+
+-- thread_run --
+-- The open run of a thread that a new one would have to wait for.
+SELECT id, status FROM run
+ WHERE thread_id = %(thread_id)s AND status IN ('queued', 'running', 'waiting')
+ ORDER BY created_at, id
+ LIMIT 1;
+
+-- claim_next --
+-- The oldest run that nobody executes: queued, or left by a process whose lease ran out.
+UPDATE run
+   SET status = 'running', active = true, epoch = epoch + 1, attempt = attempt + 1,
+       lease_until = now() + %(lease)s::interval, worker = %(worker)s, started_at = coalesce(started_at, now())
+ WHERE id = (
+    SELECT id
+      FROM run AS candidate
+     WHERE (status = 'queued' OR (status = 'running' AND lease_until < now()))
+       AND attempt < max_attempts
+       AND NOT cancel_requested
+       AND (%(id)s::uuid IS NULL OR id = %(id)s::uuid)
+       AND (active OR NOT EXISTS (
+            SELECT 1 FROM run AS other
+             WHERE other.thread_id = candidate.thread_id AND other.id <> candidate.id
+               AND (other.active OR (other.status = 'queued' AND (other.created_at, other.id)
+                                                               < (candidate.created_at, candidate.id)))))
+     ORDER BY created_at, id
+     LIMIT 1
+       FOR UPDATE SKIP LOCKED)
+RETURNING *;
+
+-- abandoned --
+-- Runs that no claim may take up again: out of attempts, or to be cancelled, with nobody at work on them.
+SELECT id, epoch, cancel_requested
+  FROM run
+ WHERE ((status = 'running' AND lease_until < now()) OR (status = 'queued' AND cancel_requested))
+   AND (cancel_requested OR attempt >= max_attempts)
+ LIMIT 100;
+
+-- extend_leases --
+UPDATE run
+   SET lease_until = now() + %(lease)s::interval
+  FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS mine (id, epoch)
+ WHERE run.id = mine.id AND run.epoch = mine.epoch AND run.status = 'running'
+RETURNING run.id, run.cancel_requested;
+
+-- append_events --
+-- Fenced by epoch and by the expected number, so that a repeated write after a lost answer adds nothing.
+WITH held AS (
+    UPDATE run SET next_seq = next_seq + cardinality(%(types)s::text[])
+     WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running' AND next_seq = %(next)s
+    RETURNING org_id
+)
+INSERT INTO run_event (run_id, seq, org_id, type, data)
+SELECT %(run)s, %(next)s::bigint + added.place - 1, held.org_id, added.type, added.data::json
+  FROM held, unnest(%(types)s::text[], %(datas)s::text[]) WITH ORDINALITY AS added (type, data, place)
+RETURNING seq, at;
+
+-- position --
+SELECT epoch, status, next_seq, cancel_requested FROM run WHERE id = %(run)s;
+
+-- finish --
+-- The one change to a final status, with the events that lead up to it.
+WITH held AS (
+    UPDATE run
+       SET status = %(status)s, output = %(output)s, error = %(error)s, usage = %(usage)s,
+           active = false, lease_until = NULL, finished_at = now(),
+           next_seq = next_seq + cardinality(%(types)s::text[])
+     WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running' AND next_seq = %(next)s
+    RETURNING org_id
+), closed AS (
+    UPDATE question SET status = 'closed'
+     WHERE run_id = %(run)s AND status = 'open' AND EXISTS (SELECT 1 FROM held)
+)
+INSERT INTO run_event (run_id, seq, org_id, type, data)
+SELECT %(run)s, %(next)s::bigint + added.place - 1, held.org_id, added.type, added.data::json
+  FROM held, unnest(%(types)s::text[], %(datas)s::text[]) WITH ORDINALITY AS added (type, data, place)
+RETURNING seq, at;
+
+-- end_unheld --
+-- A final status for a run that nobody executes, if it is still as it was seen.
+WITH ended AS (
+    UPDATE run
+       SET status = %(status)s, error = %(error)s, active = false, lease_until = NULL, finished_at = now(),
+           epoch = epoch + 1, next_seq = next_seq + 1
+     WHERE id = %(id)s AND epoch = %(epoch)s
+       AND (status IN ('queued', 'waiting') OR (status = 'running' AND lease_until < now()))
+    RETURNING id, org_id, next_seq - 1 AS seq
+), closed AS (
+    UPDATE question SET status = 'closed'
+     WHERE run_id = %(id)s AND status = 'open' AND EXISTS (SELECT 1 FROM ended)
+)
+INSERT INTO run_event (run_id, seq, org_id, type, data)
+SELECT id, seq, org_id, %(type)s, %(data)s::json FROM ended
+RETURNING seq, at;
+
+-- release --
+-- Hand a run back unfinished; the attempt does not count.
+UPDATE run
+   SET status = 'queued', attempt = greatest(attempt - 1, 0), lease_until = NULL, worker = NULL
+ WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running';
+
+-- wish_cancel --
+UPDATE run
+   SET cancel_requested = true
+ WHERE org_id = %(org)s AND id = %(id)s AND status IN ('queued', 'running', 'waiting')
+RETURNING status, epoch;
+
+-- get_run --
+SELECT run.id, workflow_id, version, status, trigger, input, output, error, session_id, attempt, had_errors,
+       usage, created_at, started_at, finished_at, next_seq - 1 AS last_seq,
+       (SELECT coalesce(json_agg(json_build_object(
+                   'id', question.id, 'step', step, 'question', question, 'deadline', deadline) ORDER BY asked_at), '[]')
+          FROM question WHERE run_id = run.id AND question.status = 'open') AS questions
+  FROM run
+ WHERE run.org_id = %(org)s AND run.id = %(id)s;
+
+-- list_runs --
+SELECT run.id, workflow_id, version, status, trigger, input, output, error, session_id, attempt, had_errors,
+       usage, created_at, started_at, finished_at, next_seq - 1 AS last_seq,
+       (SELECT coalesce(json_agg(json_build_object(
+                   'id', question.id, 'step', step, 'question', question, 'deadline', deadline) ORDER BY asked_at), '[]')
+          FROM question WHERE run_id = run.id AND question.status = 'open') AS questions
+  FROM run
+ WHERE org_id = %(org)s
+   AND (%(workflow_id)s::uuid IS NULL OR workflow_id = %(workflow_id)s::uuid)
+   AND (%(status)s::text IS NULL OR status = %(status)s::text)
+   AND (%(session_id)s::text IS NULL OR session_id = %(session_id)s::text)
+   AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid)
+ ORDER BY id DESC
+ LIMIT %(limit)s;
+
+-- read_events --
+SELECT seq, type, at, data
+  FROM run_event
+ WHERE run_id = %(run)s AND seq > %(after)s
+ ORDER BY seq
+ LIMIT %(limit)s;
+
+-- past_events --
+-- What earlier attempts of a run have told already.
+SELECT type, data->>'step' AS step, data->'usage' AS usage
+  FROM run_event
+ WHERE run_id = %(run)s AND type IN ('step.started', 'step.finished', 'step.skipped');
