@@ -10,7 +10,7 @@ import msgspec
 FieldType: TypeAlias = Literal["text", "textarea", "number", "boolean", "select"]
 
 
-class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One field of a question's form."""
 
     name: str
@@ -20,7 +20,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     options: tuple[str, ...] = ()
 
 
-class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of the buttons under a question; its id is the port that the run goes on from."""
 
     id: str

@@ -225,7 +225,8 @@ def tool(config: Config, ctx: RunContext) -> BaseTool:
     """This request for a model: it chooses the query, and what the author left empty of URL and body."""
     from langchain_core.tools import StructuredTool  # noqa: PLC0415  loaded with the first agent
 
-    if not config.url and (config.auth_type != "none" or any(map(is_secret_name, _headers(config)))):
+    names = [*_headers(config), *as_object(config.url_params, "url_params")]
+    if not config.url and (config.auth_type != "none" or any(map(is_secret_name, names))):
         message = "a model that chooses the 'url' must not be given credentials to send there"
         raise NodeError(message, code="bad_config")
     arguments = _arguments(config)

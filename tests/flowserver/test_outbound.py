@@ -396,7 +396,8 @@ async def too_large(web: WebServer, reply: Reply, *, limit: int = 100_000) -> No
     url = web.on("/", reply)
     async with outbound_client([web.door], max_bytes=limit) as client:
         with pytest.raises(ResponseTooLarge, match=f"more than {limit} bytes") as failed:
-            await client.get(url)
+            async with asyncio.timeout(5):
+                await client.get(url)
     assert failed.value.code == "response_too_large"
 
 

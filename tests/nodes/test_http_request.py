@@ -480,9 +480,12 @@ async def test_an_answer_in_an_unknown_encoding_fails(web: WebServer, node: Node
     assert failed.code == "bad_answer"
 
 
-async def silence(_: Request, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst")
-    await asyncio.Event().wait()
+async def drip(_: Request, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b".")
+        await writer.drain()
+        await asyncio.sleep(0)
 
 
 async def hang_up(_: Request, writer: asyncio.StreamWriter) -> None:
@@ -493,7 +496,7 @@ async def hang_up(_: Request, writer: asyncio.StreamWriter) -> None:
 async def test_a_timeout_counts_for_the_whole_answer(
     web: WebServer, node: Node, method: str, attempts: int
 ) -> None:
-    failed = await node.fail(url=web.on("/", Raw(silence)), method=method, timeout=0.1, max_retries=1)
+    failed = await node.fail(url=web.on("/", Raw(drip)), method=method, timeout=0.1, max_retries=1)
 
     assert (failed.code, len(web.requests)) == ("timeout", attempts)
     assert failed.message.endswith("no answer in 0.1 seconds")
@@ -687,6 +690,7 @@ def test_a_model_is_asked_only_for_what_is_open(
         {"auth_type": "bearer", "auth_token": "x"},
         {"headers": {"X-Api-Key": "x"}},
         {"headers": '{"Cookie": "x"}'},
+        {"url_params": {"api_key": "x"}},
     ],
 )
 def test_a_model_that_chooses_the_address_gets_no_credentials(node: Node, settings: dict[str, Any]) -> None:

@@ -1,0 +1,46 @@
+# `make run` and `make test` need Python 3.11 or later, make and a compiler; everything else they bring along.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: run test lint clean lock
+
+# Installed again when the pins or the package's own description change.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	@echo "installing what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
+
+run: $(VENV)/.installed  ## start a server with embedded Postgres, save the examples and show one at work
+	@exec $(BIN)/flowserver serve --examples examples --demo hello
+
+test: $(VENV)/.installed-dev  ## run all tests, on a Postgres of their own
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## linters, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock:  ## write the newest versions that fit pyproject.toml into the two lock files
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade pip
+	build/lock/bin/python -m pip install --quiet .
+	build/lock/bin/python -m pip freeze --exclude flowserver > requirements.lock
+	build/lock/bin/python -m pip install --quiet '.[dev]' -c requirements.lock
+	build/lock/bin/python -m pip freeze --exclude flowserver | grep -vxFf requirements.lock > requirements-dev.lock
+	rm -rf build/lock
+
+clean:
+	rm -rf $(VENV) dist build *.egg-info
