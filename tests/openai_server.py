@@ -30,6 +30,7 @@ from uuid import uuid4
 Json: TypeAlias = dict[str, Any]
 
 _MODELS = ("gpt-4o-mini", "gpt-4o")
+_TURNS = 5
 _ARGUMENT_PIECE = 4
 """Characters of a tool call's arguments in one streamed chunk."""
 
@@ -144,6 +145,9 @@ class OpenAIServer:
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
         await self._server.wait_closed()
+        # LangChain closes no connection; reset, they close themselves, if their loop turns once more.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         if self._failures:
             raise self._failures[0]
 
@@ -187,7 +191,7 @@ class OpenAIServer:
             self._failures.append(failure)
         finally:
             next_byte.cancel()
-            writer.transport.abort()
+            _hang_up(writer, rudely=True)
 
     async def _respond_unless_gone(
         self, request: Request, writer: asyncio.StreamWriter, next_byte: asyncio.Future[bytes]
@@ -447,9 +451,10 @@ def _hang_up(writer: asyncio.StreamWriter, *, rudely: bool) -> None:
     if not rudely:
         writer.close()
         return
-    # Without lingering, closing sends RST in place of FIN, and drops what was not yet sent.
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if not writer.is_closing():
+        # Without lingering, closing sends RST in place of FIN, and drops what was not yet sent.
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
