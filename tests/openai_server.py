@@ -30,7 +30,6 @@ from uuid import uuid4
 Json: TypeAlias = dict[str, Any]
 
 _MODELS = ("gpt-4o-mini", "gpt-4o")
-_TURNS = 5
 _ARGUMENT_PIECE = 4
 """Characters of a tool call's arguments in one streamed chunk."""
 
@@ -145,9 +144,6 @@ class OpenAIServer:
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
         await self._server.wait_closed()
-        # LangChain closes no connection; reset, they close themselves, if their loop turns once more.
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
         if self._failures:
             raise self._failures[0]
 

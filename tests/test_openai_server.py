@@ -18,7 +18,7 @@ from langchain_openai import ChatOpenAI
 from tests.openai_server import Fault, OpenAIServer, Reply, ToolCall
 
 ROOT = Path(__file__).parents[1]
-CLIENT = {"model": "gpt-4o-mini", "api_key": "sk-secret", "max_retries": 0}
+CLIENT: dict[str, Any] = {"model": "gpt-4o-mini", "api_key": "sk-secret", "max_retries": 0}
 GONE = (httpx.TransportError, openai.APIConnectionError)
 
 
@@ -246,8 +246,10 @@ async def test_one_connection_carries_many_requests() -> None:
 
 
 async def test_it_lists_its_models_and_knows_no_other_path() -> None:
-    async with OpenAIServer(models=["tiny", "huge"]) as server:
-        client = openai.AsyncOpenAI(base_url=server.url, api_key="sk-secret", max_retries=0)
+    async with (
+        OpenAIServer(models=["tiny", "huge"]) as server,
+        openai.AsyncOpenAI(base_url=server.url, api_key="sk-secret", max_retries=0) as client,
+    ):
         models = [found.id async for found in client.models.list()]
         with pytest.raises(openai.NotFoundError, match="Unknown request URL: POST /v1/embeddings"):
             await client.embeddings.create(model="tiny", input="hello")

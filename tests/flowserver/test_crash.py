@@ -68,7 +68,7 @@ async def test_a_background_run_goes_on_after_kill_9_and_its_watcher_misses_noth
             body = {"flow_data": flow(web.url("").rstrip("/")), "mode": "background"}
             run = (await server.client.post("/runs", json=body)).json()["id"]
             before = await watch_until(server, run, "slow")
-            await began.wait()
+            await asyncio.wait_for(began.wait(), 30)
             await server.kill()
 
         async with server_process(dsn, tmp_path, allow) as server:
@@ -100,7 +100,13 @@ async def test_with_exit_durability_a_kill_repeats_only_what_was_not_done(dsn: s
             node("start", "StartNode"),
             node("text", "Template", template="about {{ input }}"),
             node(
-                "slow", "HttpRequest", url=web.url("/slow"), method="POST", body="{{ text }}", max_retries=0
+                "slow",
+                "HttpRequest",
+                url=web.url("/slow"),
+                method="POST",
+                content_type="text",
+                body="{{ text }}",
+                max_retries=0,
             ),
             edge("start", "text"),
             edge("text", "slow"),
@@ -108,7 +114,7 @@ async def test_with_exit_durability_a_kill_repeats_only_what_was_not_done(dsn: s
         async with server_process(dsn, tmp_path, allow) as server:
             body = {"flow_data": only_one, "mode": "background", "input": "x"}
             run = (await server.client.post("/runs", json=body)).json()["id"]
-            await began.wait()
+            await asyncio.wait_for(began.wait(), 30)
             await server.kill()
 
         async with server_process(dsn, tmp_path, allow) as server:
@@ -131,7 +137,7 @@ async def test_another_server_takes_over_while_the_first_is_dead(dsn: str, tmp_p
         ):
             body = {"flow_data": flow(web.url("").rstrip("/")), "mode": "stream"}
             streaming = asyncio.create_task(first.client.post("/runs", json=body))
-            await began.wait()
+            await asyncio.wait_for(began.wait(), 30)
             run = (await second.client.get("/runs?status=running")).json()["items"][0]["id"]
             await first.kill()
             await asyncio.gather(streaming, return_exceptions=True)
@@ -182,6 +188,7 @@ async def test_an_answered_run_goes_on_although_the_server_died_right_after_the_
                 "HttpRequest",
                 url=web.url("/slow"),
                 method="POST",
+                content_type="text",
                 body="{{ ask.answer }}",
                 max_retries=0,
             ),
@@ -190,7 +197,7 @@ async def test_an_answered_run_goes_on_although_the_server_died_right_after_the_
         async with server_process(dsn, tmp_path, allow) as server:
             waiting = (await server.client.post("/runs", json={"flow_data": ask})).json()
             await server.client.post(f"/runs/{waiting['id']}/resume", json={"answer": "go"})
-            await began.wait()
+            await asyncio.wait_for(began.wait(), 30)
             await server.kill()
 
         async with server_process(dsn, tmp_path, allow) as server:
@@ -212,7 +219,7 @@ async def test_a_run_whose_processes_keep_dying_fails_and_says_so(dsn: str, tmp_
         for _ in range(2):
             async with server_process(dsn, tmp_path, allow) as server:
                 run = run or (await server.client.post("/runs", json=body)).json()["id"]
-                await began.wait()
+                await asyncio.wait_for(began.wait(), 30)
                 began.clear()
                 await server.kill()
 
@@ -235,7 +242,7 @@ async def test_a_stopped_server_hands_its_runs_over_without_counting_the_attempt
             body = {"flow_data": flow(web.url("").rstrip("/")), "mode": "background"}
             run = (await server.client.post("/runs", json=body)).json()["id"]
             watching = asyncio.create_task(follow(server.client, run, 0))
-            await began.wait()
+            await asyncio.wait_for(began.wait(), 30)
             assert await server.stop() == 0
             before = await watching
 
