@@ -2,7 +2,7 @@
 
     NodeError
       UrlNotAllowed       `url_not_allowed`
-      ResponseTooLarge    `response_too_large`
+      ResponseTooLarge    `response_too_large`, in `flowserver.metered`
 
 Both are no `httpx.RequestError` on purpose: the openai client (3.54, `_base_client.py`) takes those for a
 broken connection and tries again, and lets everything else through once and unwrapped. No message holds an
@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -39,8 +38,9 @@ from ssrfguard import (
     Resolver,
     SSRFGuardError,
 )
-from ssrfguard.httpx import AsyncClient, AsyncSafeTransport, Client, SafeTransport
+from ssrfguard.httpx import AsyncClient, AsyncSafeTransport
 
+from flowserver.metered import Meter, MeteredBody
 from nodes.contract import NodeError
 
 # httpx's INFO lines hold whole URLs, secrets in their queries included.
@@ -52,13 +52,6 @@ class UrlNotAllowed(NodeError):
 
     def __init__(self, url: httpx.URL, reason: str) -> None:
         super().__init__(f"{_origin(url)} is not allowed: {reason}", code="url_not_allowed")
-
-
-class ResponseTooLarge(NodeError):
-    """An answer has more bytes than a workflow may load."""
-
-    def __init__(self, origin: str, limit: int) -> None:
-        super().__init__(f"{origin} answered with more than {limit} bytes", code="response_too_large")
 
 
 def outbound_client(
@@ -77,18 +70,6 @@ def outbound_client(
     """
     transport = _AsyncTransport(_Gate(_read(allow), max_bytes), resolver)
     return _AsyncClient(transport=transport, **_options(timeout))
-
-
-def outbound_sync_client(
-    allow: Sequence[str],
-    *,
-    max_bytes: int = 20_000_000,
-    timeout: float = 60.0,
-    resolver: Resolver | None = None,
-) -> httpx.Client:
-    """Return the same for libraries that insist on a synchronous client."""
-    transport = _Transport(_Gate(_read(allow), max_bytes), resolver)
-    return _Client(transport=transport, **_options(timeout))
 
 
 # Azure's wire server hands out machine secrets from an address that counts as public.
@@ -185,7 +166,8 @@ class _Gate:
         encoding = headers.pop("content-encoding", "")
         if encoding:
             headers.pop("content-length", None)
-        body = _Body(response.stream, _Meter(encoding, self.limit, _origin(url)))
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        body = MeteredBody(response.stream, Meter(encoding, self.limit, _origin(url)))
         return httpx.Response(
             response.status_code, headers=headers, stream=body, extensions=response.extensions
         )
@@ -223,44 +205,7 @@ class _AsyncTransport(AsyncSafeTransport):
         await self.aclose()
 
 
-class _Transport(SafeTransport):
-    """The same for the synchronous client."""
-
-    def __init__(self, gate: _Gate, resolver: Resolver | None) -> None:
-        options = {"resolver": resolver, **_pool()}
-        super().__init__(policy=_PUBLIC, **options)
-        self._gate = gate
-        self._allowed = SafeTransport(policy=_ALLOWED, **options)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        try:
-            if self._gate.is_allowed(request):
-                response = self._allowed.handle_request(request)
-            else:
-                response = super().handle_request(request)
-        except (SSRFGuardError, httpx.ConnectError, httpx.ConnectTimeout) as failed:
-            raise _harmless(failed, request.url) from None
-        return self._gate.capped(response, request.url)
-
-    def close(self) -> None:
-        super().close()
-        self._allowed.close()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self.close()
-
-
 class _AsyncClient(AsyncClient):
-    def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
-        return _for_strangers(super()._redirect_headers(request, url, method), request.url, url)
-
-
-class _Client(Client):
     def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
         return _for_strangers(super()._redirect_headers(request, url, method), request.url, url)
 
@@ -347,77 +292,3 @@ def _host(url: httpx.URL) -> str:
 
 def _port(url: httpx.URL) -> int:
     return _DEFAULT_PORT.get(url.scheme, 0) if url.port is None else url.port
-
-
-class _Meter:
-    """Takes a body's compression off, piece by piece, and stops at the limit."""
-
-    _PIECE = 65_536
-    # zlib tells gzip and deflate apart by itself; nothing else was asked for.
-    _KNOWN = frozenset({"gzip", "x-gzip", "deflate"})
-
-    def __init__(self, encoding: str, limit: int, origin: str) -> None:
-        names = {part.strip().lower() for part in encoding.split(",")} - {"", "identity"}
-        self._unknown = len(names) > 1 or not names <= self._KNOWN
-        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if names else None
-        self._limit = limit
-        self._origin = origin
-        self._packed = self._unpacked = 0
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give what `data` holds.
-
-        Raises:
-            ResponseTooLarge: The body has more bytes than the limit, packed or unpacked.
-            httpx.DecodingError: It is not compressed as its header says, or in a way we did not ask for.
-        """
-        if self._unknown:
-            raise httpx.DecodingError(f"{self._origin} answered in an encoding that nobody asked for")
-        self._packed += len(data)
-        for piece in self._pieces(data):
-            self._unpacked += len(piece)
-            if max(self._packed, self._unpacked) > self._limit:
-                raise ResponseTooLarge(self._origin, self._limit)
-            yield piece
-
-    def _pieces(self, data: bytes) -> Iterator[bytes]:
-        if self._unpack is None:
-            yield data
-            return
-        if self._unpack.eof:
-            return
-        piece = b" "
-        while piece:
-            try:
-                piece = self._unpack.decompress(data, self._PIECE)
-            except zlib.error:
-                raise httpx.DecodingError(f"{self._origin} answered with broken compression") from None
-            data = self._unpack.unconsumed_tail
-            yield piece
-
-
-class _Body(httpx.AsyncByteStream, httpx.SyncByteStream):
-    """A response's body behind a meter."""
-
-    def __init__(self, stream: httpx.AsyncByteStream | httpx.SyncByteStream, meter: _Meter) -> None:
-        self._stream = stream
-        self._meter = meter
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        assert isinstance(self._stream, httpx.AsyncByteStream)
-        async for data in self._stream:
-            for piece in self._meter.feed(data):
-                yield piece
-
-    def __iter__(self) -> Iterator[bytes]:
-        assert isinstance(self._stream, httpx.SyncByteStream)
-        for data in self._stream:
-            yield from self._meter.feed(data)
-
-    async def aclose(self) -> None:
-        assert isinstance(self._stream, httpx.AsyncByteStream)
-        await self._stream.aclose()
-
-    def close(self) -> None:
-        assert isinstance(self._stream, httpx.SyncByteStream)
-        self._stream.close()
