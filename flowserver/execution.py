@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from graphs.compile import Compiled
 from graphs.problems import InvalidWorkflow
 from graphs.runtime import Run, StepFailed
 from graphs.state import ENTRY, persistent, result
+from graphs.values import clean
 from nodes.contract import ModelDefaults
 
 _RUNS = sql.queries("runs")
@@ -123,14 +125,17 @@ class Execution:
                 feed.wake()
 
     def _writer_ended(self, writer: asyncio.Task[None]) -> None:
-        if not writer.cancelled() and writer.exception() is not None:
-            self.stop("lost")
+        if writer.cancelled() or (failed := writer.exception()) is None:
+            return
+        if not isinstance(failed, Fenced):
+            logger.error("run %s: its events cannot be written", self.claim.id, exc_info=failed)
+        self.stop("lost")
 
     async def _attempt(self) -> None:
         try:
             await self._drive()
         except StepFailed as exc:
-            await self._end("failed", error=exc.error)
+            await self._end("failed", error=clean(exc.error))
         except GraphDrained:
             await self._release()
         except GraphRecursionError:
@@ -169,6 +174,7 @@ class Execution:
         self._journal.add("run.started", {"attempt": claim.attempt})
         compiled = self._compiled or await self._with.workflows.compiled(claim.org_id, claim.version)
         plan = compiled.plan
+        await asyncio.to_thread(_load, plan.imports)
         is_new = claim.epoch == 1 and claim.session_id is None
         saver = FencedSaver(
             self._with.pool, claim.id, claim.epoch, persistent(plan), self._journal.flush, is_new=is_new
@@ -292,6 +298,12 @@ def question_body(row: Mapping[str, Any]) -> dict[str, Any]:
     """A question as clients see it: `{id, step, payload, form?, actions?, deadline?}`."""
     body = {"id": row["id"], "step": row["step"], **row["question"]}
     return body | ({"deadline": row["deadline"]} if row["deadline"] else {})
+
+
+def _load(modules: frozenset[str]) -> None:
+    """Import what the steps need, outside the event loop: a provider's library can take most of a second."""
+    for module in modules:
+        importlib.import_module(module)
 
 
 def _redactor(compiled: Compiled, models: ModelDefaults) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flowserver.journal import Journal
-from graphs.values import cut
+from graphs.values import clean, cut
 from nodes.contract import NodeType
 
 MAX_OUTPUT = 64_000
@@ -46,7 +46,7 @@ class Recorder:
             )
 
     def text(self, id: str, text: str) -> None:
-        self._journal.add("text", _step(id) | {"text": text})
+        self._journal.add("text", _step(id) | {"text": clean(text)})
 
     def finished(self, id: str, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]) -> None:
         if id in self._silent:
@@ -65,7 +65,7 @@ class Recorder:
             self._journal.add("step.skipped", _step(id) | {"because": dict(because)})
 
     def failed(self, id: str, error: Mapping[str, Any]) -> None:
-        self._journal.add("step.failed", _step(id) | {"error": dict(error), "will_retry": False})
+        self._journal.add("step.failed", _step(id) | {"error": clean(error), "will_retry": False})
 
 
 def _step(id: str) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from itertools import combinations
 
 from graphs.liveness import Liveness, TooComplex
-from graphs.plan import Part, Step
+from graphs.plan import Arc, Part, Step
+from graphs.config import CREDENTIALS
 from graphs.ports import binding_ports, ports
 from graphs.problems import Problems
+from graphs.references import users_of
 from graphs.spec import NodeSpec
 
 
@@ -17,38 +18,49 @@ def check(
     parts: Mapping[str, Part],
     triggers: Sequence[str],
     nodes: Mapping[str, NodeSpec],
-    unjudged: Set[str],
+    doubtful: Set[str],
+    uncertain: Set[str],
     problems: Problems,
 ) -> None:
     """Check `steps`, in topological order, and the `parts` they use.
 
-    What is missing at the nodes in `unjudged` is not reported: something broken leads to them.
+    What is missing at the `doubtful` nodes is not reported: something broken leads to them. Nor is it judged
+    what can happen at the `uncertain` steps, which are all that follow something broken.
     """
     if not steps and not problems.errors:
         problems.error("empty_workflow", "", "/nodes", "the workflow has no steps that could run")
     every: list[Step | Part] = [*steps.values(), *parts.values()]
     for node in every:
         _credentials(node, nodes[node.id], problems)
-        if node.id not in unjudged:
+        if node.id not in doubtful:
             _bound(node, nodes[node.id], problems)
     for step in steps.values():
-        if step.id not in unjudged:
+        if step.id not in doubtful:
             _fed(step, nodes[step.id], problems)
-    if not problems.errors:  # a drawing with holes says nothing about which steps can meet
-        _check_runs(steps, triggers, problems)
-
-
-def _check_runs(steps: Mapping[str, Step], triggers: Sequence[str], problems: Problems) -> None:
-    """Check what can happen in a run, over every way that the routers may choose."""
     try:
-        liveness = Liveness(steps, triggers)
+        _check_runs(steps, parts, triggers, uncertain, problems)
     except (TooComplex, RecursionError):
         message = "the drawing has too many routers for an exact check of its joins and references"
         problems.warning("not_checked", "", "", message)
-        return
+
+
+def _check_runs(
+    steps: Mapping[str, Step],
+    parts: Mapping[str, Part],
+    triggers: Sequence[str],
+    uncertain: Set[str],
+    problems: Problems,
+) -> None:
+    """Check what can happen in a run, over every way that the routers may choose."""
+    liveness = Liveness(steps, triggers)
+    users = users_of(parts, steps)
     for step in steps.values():
-        _meeting(step, liveness, problems)
-        _unset(step, liveness, steps, problems)
+        if step.id not in uncertain:
+            _meeting(step, liveness, problems)
+            _unset(step, [step.id], liveness, steps, problems)
+    for part in parts.values():
+        certain = [id for id in steps if id in users.get(part.id, ()) and id not in uncertain]
+        _unset(part, certain, liveness, steps, problems)
 
 
 def _bound(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
@@ -59,7 +71,7 @@ def _bound(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
 
 
 def _credentials(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
-    for key in ("credential_id", "credential"):
+    for key in CREDENTIALS:
         if where.data.get(key):
             message = "this server keeps no credentials yet; the server's own key for the provider is used"
             problems.warning("credential_unavailable", node.id, where.at("data", key), message)
@@ -75,29 +87,40 @@ def _fed(step: Step, where: NodeSpec, problems: Problems) -> None:
 
 def _meeting(step: Step, liveness: Liveness, problems: Problems) -> None:
     single = {port.name for port in ports(step.type.inputs) if not port.many}
-    for first, second in combinations((arc for arc in step.arcs if arc.input in single), 2):
-        if first.input == second.input and liveness.meet(first, second):
+    seen: dict[str, list[Arc]] = {}
+    for arc in step.arcs:
+        if arc.input not in single:
+            continue
+        before = seen.setdefault(arc.input, [])
+        other = next((each for each in before if liveness.meet(each, arc)), None)
+        before.append(arc)
+        if other is not None:
             message = (
-                f"input {second.input!r} of {step.name!r} ({step.type.name}) takes one value, but those of "
-                f"{first.source!r} and {second.source!r} can both arrive in one run"
+                f"input {arc.input!r} of {step.name!r} ({step.type.name}) takes one value, but those of "
+                f"{other.source!r} and {arc.source!r} can both arrive in one run"
             )
             hint = "let both lead to a Template first, or remove one arrow"
-            problems.error("port_conflict", second.where, second.pointer, message, hint)
+            problems.error("port_conflict", arc.where, arc.pointer, message, hint)
 
 
-def _unset(step: Step, liveness: Liveness, steps: Mapping[str, Step], problems: Problems) -> None:
-    pointers = dict(step.settings.paths)
-    for path, reference in step.references.items():
-        if reference.port is None or path.optional:
+def _unset(
+    node: Step | Part, users: Sequence[str], liveness: Liveness, steps: Mapping[str, Step], problems: Problems
+) -> None:
+    """Find a reference of `node` to a step that need not have run when one of `users` does."""
+    for path, at in dict.fromkeys(node.settings.paths):
+        reference = node.references.get(path)
+        if reference is None or reference.port is None or path.optional:
             continue
-        gap = liveness.without(step.id, reference.root)
-        if gap is not None:
-            way = " and ".join(_choice(router, route, steps) for router, route in gap.items())
-            message = (
-                f"'{{{{ {path.text} }}}}': {reference.root!r} does not run when {way}, but {step.id!r} does"
-            )
-            hint = f"write {{{{ {path.text} | default('…') }}}} for that case"
-            problems.error("maybe_unset", step.id, pointers[path], message, hint)
+        for user in users:
+            gap = liveness.without(user, reference.root)
+            if gap is not None:
+                way = " and ".join(_choice(router, route, steps) for router, route in gap.items())
+                message = (
+                    f"'{{{{ {path.text} }}}}': {reference.root!r} does not run when {way}, but {user!r} does"
+                )
+                hint = f"write {{{{ {path.text} | default('…') }}}} for that case"
+                problems.error("maybe_unset", node.id, at, message, hint)
+                break
 
 
 def _choice(router: str, route: str, steps: Mapping[str, Step]) -> str:

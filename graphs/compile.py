@@ -46,8 +46,9 @@ class Compiler:
         problems = Problems()
         spec = read(flow_data, problems)
         version = spec.version
-        if not problems.found and (known := self.known(version)) is not None:
-            return Checked(version, known.warnings, known.plan)
+        known = self.known(version)
+        if known is not None and not problems.found and not known.warnings:
+            return Checked(version, (), known.plan)  # warnings name edges, whose ids are not in the version
         try:
             plan = resolve(spec, self.registry, problems)
         except InvalidWorkflow as exc:

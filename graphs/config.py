@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,11 +12,14 @@ import msgspec
 from msgspec import inspect as shapes
 from msgspec.structs import FieldInfo, fields
 
-from graphs.problems import Problems, did_you_mean, listed, pointer
+from graphs.problems import Problems, listed, pointer
 from graphs.spec import NodeSpec
 from graphs.templates import Lookup, Path, Template, TemplateError, parse, render
 from nodes.contract import NodeError, NodeType
 from nodes.texts import to_text
+
+CREDENTIALS = ("credential_id", "credential")
+"""Keys by which editors refer to a credential, on nodes of any type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,17 @@ class Settings:
         """The values of secret settings."""
         hidden = [info.name for info in fields(self.type) if extra(info.type, "secret", False)]
         return tuple(self.fixed[name] for name in hidden if self.fixed.get(name))
+
+    def provisional(self) -> msgspec.Struct:
+        """What is known before a run; settings that the run fills have their defaults, or `None`.
+
+        Raises:
+            ValueError, NodeError: What is known does not go together.
+        """
+        if self.ready is not None:
+            return self.ready
+        known = {info.name: None for info in fields(self.type) if info.required}
+        return self.type(**(known | dict(self.fixed)))
 
     def fill(self, lookup: Lookup) -> msgspec.Struct:
         """Return the typed settings of this run.
@@ -72,12 +87,16 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
             problems.error("missing_config", node.id, node.at("data"), message)
     if any(each.severity == "error" for each in problems.found[before:]):
         return None
+    settings = Settings(node_type.config, reading.fixed, reading.open, tuple(reading.paths))
     try:
-        ready = None if reading.open else node_type.config(**reading.fixed)
+        if not reading.open:
+            return dataclasses.replace(settings, ready=node_type.config(**reading.fixed))
+        if node_type.routes is not None:  # its ports are needed now
+            settings.provisional()
     except (ValueError, NodeError) as exc:  # what the settings say together is wrong
         problems.error("bad_config", node.id, node.at("data"), str(exc))
         return None
-    return Settings(node_type.config, reading.fixed, reading.open, tuple(reading.paths), ready)
+    return settings
 
 
 def _spelled(
@@ -89,10 +108,10 @@ def _spelled(
     for key, value in node.config.items():
         name = key if key in known else also.get(key)
         if name is None:
-            if key not in node_type.ignores:
+            if key not in node_type.ignores and key not in CREDENTIALS:
                 names = [*known, *also]
                 message = f"{node_type.name} has no setting {key!r}; it has: {listed(known)}"
-                hint = did_you_mean(key, names)
+                hint = problems.did_you_mean(key, names)
                 problems.warning("unknown_config", node.id, node.at("data", key), message, hint)
         elif not _absent(value, known[name].type) and (key == name or name not in found):
             found[name] = key
@@ -149,7 +168,7 @@ class _Reading:
         except msgspec.ValidationError as exc:
             _, _, inner = str(exc).partition(" - at `$")
             at += inner.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
-            hint = did_you_mean(value, _choices(info.type)) if isinstance(value, str) else None
+            hint = self.problems.did_you_mean(value, _choices(info.type)) if isinstance(value, str) else None
             detail = f" ({exc})" if inner else ""
             self.problems.error("bad_config", self.node.id, at, _misfit(info, value) + detail, hint)
 

@@ -84,11 +84,7 @@ def routes(node_type: NodeType, settings: Settings) -> tuple[str, ...]:
     """The ports that a router with these settings has; none for other types."""
     if node_type.routes is None:
         return ()
-    config = settings.ready
-    if config is None:
-        known = {f.name: None for f in msgspec.structs.fields(settings.type) if f.required}
-        config = settings.type(**(known | dict(settings.fixed)))
-    return tuple(node_type.routes(config))
+    return tuple(node_type.routes(settings.provisional()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +105,12 @@ class Plan:
     def memories(self) -> tuple[str, ...]:
         """The ids of the nodes that keep a conversation."""
         return tuple(part.id for part in self.parts.values() if part.type.gives is Memory)
+
+    @property
+    def imports(self) -> frozenset[str]:
+        """The modules that its steps and providers import when they first run."""
+        nodes: list[Step | Part] = [*self.steps.values(), *self.parts.values()]
+        return frozenset(module for node in nodes for module in node.type.imports)
 
     @property
     def secrets(self) -> frozenset[str]:

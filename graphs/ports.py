@@ -14,7 +14,7 @@ from msgspec.structs import fields
 from graphs.config import extra
 from nodes.contract import NodeType
 
-_NUMBERED = re.compile(r"(?:input|output)-(\d+)")
+_NUMBERED = re.compile(r"(?:input|output)-(\d{1,4})")
 _PLAIN = (None, "", "input", "output")
 
 

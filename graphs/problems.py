@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+MOST_HINTS = 50
+
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """One mistake in a drawing."""
@@ -48,6 +50,11 @@ class Problems:
 
     def warning(self, code: str, where: str, pointer: str, message: str, hint: str | None = None) -> None:
         self.found.append(Problem(code, "warning", where, pointer, message, hint))
+
+    def did_you_mean(self, found: str, known: Iterable[str]) -> str | None:
+        """A hint that names the closest of `known`, if one is close."""
+        # Comparing takes milliseconds with many names; a drawing with thousands of mistakes needs no hints.
+        return did_you_mean(found, known) if len(self.found) < MOST_HINTS else None
 
     @property
     def errors(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from graphs.plan import Part, Reference, Step
 from graphs.ports import find, ports
-from graphs.problems import Problems, did_you_mean, listed
+from graphs.problems import Problems, listed
 from graphs.spec import NodeSpec
 from graphs.templates import Path
 
@@ -52,28 +52,29 @@ def resolve_references(
     steps: Mapping[str, Step],
     nodes: Mapping[str, NodeSpec],
     broken: Set[str],
+    uncertain: Set[str],
     problems: Problems,
 ) -> tuple[dict[str, Part], dict[str, Step]]:
     """Give every path of `parts` and `steps` its meaning; one that has none is a problem.
 
-    A path to one of the `broken` nodes is not judged.
+    A path to one of the `broken` nodes is not judged, and before an `uncertain` one anything may have run.
     """
     scope = _Scope(steps, nodes, Names(nodes.values()), broken, problems)
-    before = _ancestors(steps)
+    before = _ancestors(steps) | dict.fromkeys(uncertain, set(steps))
     new_steps = {
         id: dataclasses.replace(step, references=scope.resolve(step, before[id]))
         for id, step in steps.items()
     }
-    users = _users(parts, steps)
+    users = users_of(parts, steps)
     new_parts: dict[str, Part] = {}
     for part in parts.values():
         common = [before[user] for user in users.get(part.id, ())]
-        known = set.intersection(*common) if common else set()
+        known = set.intersection(*common) if common else set(steps)
         new_parts[part.id] = dataclasses.replace(part, references=scope.resolve(part, known))
     return new_parts, new_steps
 
 
-def _users(parts: Mapping[str, Part], steps: Mapping[str, Step]) -> dict[str, set[str]]:
+def users_of(parts: Mapping[str, Part], steps: Mapping[str, Step]) -> dict[str, set[str]]:
     """Part -> the steps that use it, also through other parts."""
     users: dict[str, set[str]] = {}
     for step in steps.values():
@@ -106,7 +107,7 @@ class _Scope:
     def resolve(self, node: Step | Part, before: set[str]) -> dict[Path, Reference]:
         """The meaning of each path of `node`, which starts after the steps in `before`."""
         found: dict[Path, Reference] = {}
-        for path, at in node.settings.paths:
+        for path, at in dict.fromkeys(node.settings.paths):
             if path.root in ROOTS:
                 found[path] = Reference(path.root, None, path.keys)
             elif (step := self._step(path, node.id, at, before)) is not None:
@@ -121,7 +122,9 @@ class _Scope:
         if not meant:
             can = [*ROOTS, *(snake(self.nodes[each].name) for each in self.nodes if each in before)]
             message = f"{shown} starts with {path.root!r}, which is no node; here it can be: {listed(can)}"
-            self.problems.error("unknown_reference", id, at, message, did_you_mean(path.root, can))
+            self.problems.error(
+                "unknown_reference", id, at, message, self.problems.did_you_mean(path.root, can)
+            )
         elif len(meant) > 1:
             message = f"{shown} could mean {len(meant)} nodes of that name: {listed(meant)}"
             hint = f'write {{{{ ["{meant[0]}"] }}}} for the first'
@@ -150,6 +153,6 @@ class _Scope:
         names = [each.name for each in known]
         what = f"{step!r} ({node_type.name}) has no output {first!r}"
         message = f"'{{{{ {path.text} }}}}': {what}; it has: {listed(names)}"
-        hint = did_you_mean(str(first), names)
+        hint = self.problems.did_you_mean(str(first), names)
         self.problems.error("unknown_reference", id, at, message, hint)
         return None

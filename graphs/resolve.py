@@ -9,13 +9,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from graphs.checks import check
 from graphs.config import Settings, read_settings
 from graphs.plan import Arc, Durability, Part, Plan, Step, routes
 from graphs.ports import Port, binding_ports, find, find_route, guess, ports
-from graphs.problems import InvalidWorkflow, Problem, Problems, did_you_mean, listed
+from graphs.problems import InvalidWorkflow, Problem, Problems, listed
 from graphs.references import resolve_references
 from graphs.spec import EdgeSpec, NodeSpec, WorkflowSpec
 from nodes.contract import NodeType, Tool
@@ -33,12 +33,25 @@ class Draft:
     types: dict[str, NodeType] = field(default_factory=dict)
     settings: dict[str, Settings] = field(default_factory=dict)
     arcs: list[Arc] = field(default_factory=list)
+    joined: set[tuple[str, str, str, str]] = field(default_factory=set)
+    """What each of `arcs` joins: source, port, target, input."""
     bindings: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    loose: list[EdgeSpec] = field(default_factory=list)
+    """Edges that could not be connected; a problem says why."""
+    uncertain: set[str] = field(default_factory=set)
+    """Steps that follow something broken: nothing is known of what has happened before them."""
 
     @property
     def broken(self) -> set[str]:
         """Nodes whose type or settings are wrong; what hangs on them is not judged."""
         return self.nodes.keys() - self.settings.keys()
+
+    @property
+    def doubtful(self) -> set[str]:
+        """Nodes that something broken leads to: what seems to be missing there may be on its way."""
+        broken = self.broken
+        leading = [*self.loose, *(edge for edge in self.spec.edges if edge.source in broken)]
+        return {edge.target for edge in leading}
 
     @property
     def bound(self) -> set[str]:
@@ -54,14 +67,14 @@ def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems) -> Plan:
     """
     draft = Draft(spec, nodes={node.id: node for node in spec.nodes})
     look_up(draft, registry, problems)
-    for edge in spec.edges:
-        connect(edge, draft, problems)
+    draft.loose = [edge for edge in spec.edges if not connect(edge, draft, problems)]
     parts = make_parts(draft, problems)
     steps = order(reachable(make_steps(draft), draft, problems), draft, problems)
     triggers = tuple(step.id for step in steps.values() if step.type.kind == "trigger")
-    parts, steps = resolve_references(parts, steps, draft.nodes, draft.broken, problems)
-    unjudged = {edge.target for edge in spec.edges if edge.source in draft.broken}
-    check(steps, parts, triggers, draft.nodes, unjudged, problems)
+    parts, steps = resolve_references(
+        parts, steps, draft.nodes, draft.broken, draft.uncertain & steps.keys(), problems
+    )
+    check(steps, parts, triggers, draft.nodes, draft.doubtful, draft.uncertain, problems)
     if problems.errors:
         raise InvalidWorkflow(in_place(problems.found))
     levels = waves(steps)
@@ -75,11 +88,15 @@ def in_place(problems: Iterable[Problem]) -> list[Problem]:
 
 def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
     for node in draft.spec.nodes:
+        if not node.type:
+            continue  # it could not be read, which is a problem already
         node_type = registry.find(node.type)
         if node_type is None:
             names = [*registry.types, *registry.aliases]
             message = f"no node type {node.type!r}; known types: {listed(sorted(registry.types))}"
-            problems.error("unknown_type", node.id, node.at("type"), message, did_you_mean(node.type, names))
+            problems.error(
+                "unknown_type", node.id, node.at("type"), message, problems.did_you_mean(node.type, names)
+            )
             continue
         draft.types[node.id] = node_type
         settings = read_settings(node, node_type, problems)
@@ -87,13 +104,16 @@ def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
             draft.settings[node.id] = settings
 
 
-def connect(edge: EdgeSpec, draft: Draft, problems: Problems) -> None:
+def connect(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
+    """Make an arc or a binding of `edge`; whether that could be done."""
+    if not edge.readable:
+        return False
     for key, id in (("source", edge.source), ("target", edge.target)):
         if id not in draft.nodes:
-            hint = did_you_mean(id, draft.nodes)
+            hint = problems.did_you_mean(id, draft.nodes)
             problems.error("dangling_edge", edge.name, edge.at(key), f"its {key} {id!r} is not a node", hint)
     if edge.source not in draft.types or edge.target not in draft.types:
-        return
+        return False
     source, target = draft.types[edge.source], draft.types[edge.target]
     known = binding_ports(target.bindings)
     port = find(edge.target_handle, known)
@@ -101,17 +121,23 @@ def connect(edge: EdgeSpec, draft: Draft, problems: Problems) -> None:
         fitting = tuple(each for each in known if each.kind is source.gives)
         port = fitting[0] if len(fitting) == 1 else None
     if port is not None:
-        bind(edge, port, draft, problems)
-    elif source.kind == "provider":
-        what = f"{edge.target!r} ({target.name}) has no port for what {source.name} makes"
-        names = listed(f"{each.name} ({title(each.kind)})" for each in known)
-        message = f"{what}: {title(source.gives)}; its ports for providers: {names}"
-        problems.error("wrong_type", edge.name, edge.at("targetHandle"), message)
-    else:
-        join(edge, draft, problems)
+        return bind(edge, port, draft, problems)
+    if source.kind != "provider":
+        return join(edge, draft, problems)
+    what = f"{edge.target!r} ({target.name}) has no port for what {source.name} makes"
+    names = listed(f"{each.name} ({title(each.kind)})" for each in known)
+    message = f"{what}: {title(source.gives)}; its ports for providers: {names}"
+    problems.error("wrong_type", edge.name, at_handle(edge, "target"), message)
+    return False
 
 
-def bind(edge: EdgeSpec, port: Port, draft: Draft, problems: Problems) -> None:
+def at_handle(edge: EdgeSpec, end: Literal["source", "target"]) -> str:
+    """Where the drawing names the port at one end of `edge`; the edge itself if it does not."""
+    handle = edge.source_handle if end == "source" else edge.target_handle
+    return edge.at(f"{end}Handle") if handle else edge.at()
+
+
+def bind(edge: EdgeSpec, port: Port, draft: Draft, problems: Problems) -> bool:
     source = draft.types[edge.source]
     gives = Tool if source.tool is not None and source.is_step else source.gives
     if gives is not port.kind:
@@ -119,17 +145,18 @@ def bind(edge: EdgeSpec, port: Port, draft: Draft, problems: Problems) -> None:
         message = (
             f"port {port.name!r} of {edge.target!r} takes {title(port.kind)}, but {edge.source!r} {found}"
         )
-        problems.error("wrong_type", edge.name, edge.at("targetHandle"), f"{message} ({source.name})")
-        return
+        problems.error("wrong_type", edge.name, at_handle(edge, "target"), f"{message} ({source.name})")
+        return False
     bound = draft.bindings.setdefault(edge.target, {})
     known = bound.get(port.name, ())
     if edge.source in known:
-        return
+        return True
     if known and not port.many:
         message = f"port {port.name!r} of {edge.target!r} takes one, but {known[0]!r} is connected already"
         problems.error("port_conflict", edge.name, edge.at(), message, "remove one of the arrows")
-        return
+        return False
     bound[port.name] = (*known, edge.source)
+    return True
 
 
 def title(kind: type | None) -> str:
@@ -138,30 +165,30 @@ def title(kind: type | None) -> str:
     return names.get(name, name)
 
 
-def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> None:
+def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
     source, target = draft.types[edge.source], draft.types[edge.target]
     if target.kind == "provider":
         message = f"{edge.target!r} ({target.name}) is a provider and never runs, so no step leads to it"
         problems.error("wrong_type", edge.name, edge.at("target"), message)
-        return
+        return False
     port = out_port(edge, source, draft, problems)
     into = guess(edge.target_handle, ports(target.inputs))
     if into is None:
         names = [*(each.name for each in ports(target.inputs)), *target.bindings.__struct_fields__]
         handle = edge.target_handle or ""
         message = f"{edge.target!r} ({target.name}) has no input {handle!r}; it has: {listed(names)}"
-        problems.error(
-            "unknown_port", edge.name, edge.at("targetHandle"), message, did_you_mean(handle, names)
-        )
+        hint = problems.did_you_mean(handle, names)
+        problems.error("unknown_port", edge.name, at_handle(edge, "target"), message, hint)
     if port is None or into is None:
-        return
-    arc = Arc(edge.source, port, edge.target, into.name, edge.name, edge.at())
-    same = (arc.source, arc.port, arc.target, arc.input)
-    if any(same == (each.source, each.port, each.target, each.input) for each in draft.arcs):
+        return False
+    same = (edge.source, port, edge.target, into.name)
+    if same in draft.joined:
         message = f"a second arrow from {edge.source!r} to {edge.target!r} at the same ports; it is ignored"
         problems.warning("duplicate_edge", edge.name, edge.at(), message)
-        return
-    draft.arcs.append(arc)
+    else:
+        draft.joined.add(same)
+        draft.arcs.append(Arc(*same, edge.name, edge.at()))
+    return True
 
 
 def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems) -> str | None:
@@ -176,20 +203,23 @@ def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems)
         found = guess(edge.source_handle, known)
         name = found.name if found else None
     if name is None:
-        handle = edge.source_handle or ""
+        handle = edge.source_handle
         message = f"{edge.source!r} ({source.name}) has no output {handle!r}; it has: {listed(names)}"
-        problems.error(
-            "unknown_port", edge.name, edge.at("sourceHandle"), message, did_you_mean(handle, names)
-        )
+        if not handle:
+            message = f"the arrow does not say from which output of {edge.source!r} ({source.name}) it leads"
+            message = f"{message}; it has: {listed(names)}"
+        hint = problems.did_you_mean(handle or "", names)
+        problems.error("unknown_port", edge.name, at_handle(edge, "source"), message, hint)
     return name
 
 
 def make_parts(draft: Draft, problems: Problems) -> dict[str, Part]:
     """The providers in use and the steps that serve as tools, each after those it needs."""
     bound = draft.bound
+    used = bound | {edge.source for edge in draft.loose}
     for node in draft.spec.nodes:
         node_type = draft.types.get(node.id)
-        if node_type is not None and node_type.kind == "provider" and node.id not in bound:
+        if node_type is not None and node_type.kind == "provider" and node.id not in used:
             message = f"{node.name!r} ({node_type.name}) is connected to nothing and is not used"
             problems.warning("unused_provider", node.id, node.at(), message)
     waiting = {
@@ -236,9 +266,12 @@ def reachable(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[
     """The steps that a start leads to. Where there are triggers, only they are starts."""
     starts = [step.id for step in steps.values() if step.type.kind == "trigger"]
     if not starts:
-        starts = [step.id for step in steps.values() if step.is_root]
-    starts += [edge.target for edge in draft.spec.edges if edge.source in draft.broken]
+        starts = [step.id for step in steps.values() if step.is_root] or list(steps)
     seen = led_to(starts, draft.arcs)
+    # A start may be missing only because what would be one is broken, or leads on by a loose edge.
+    hanging = {edge.source for edge in draft.loose} - seen
+    draft.uncertain |= led_to([*draft.broken, *draft.doubtful, *hanging], draft.arcs)
+    seen |= draft.uncertain
     for id in sorted(steps.keys() - seen, key=lambda id: draft.nodes[id].index):
         where = draft.nodes[id]
         message = f"no start leads to {where.name!r} ({where.type}), so it will never run"
@@ -252,7 +285,7 @@ def reachable(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[
     }
 
 
-def led_to(starts: list[str], arcs: Iterable[Arc]) -> set[str]:
+def led_to(starts: Iterable[str], arcs: Iterable[Arc]) -> set[str]:
     """Everything that arrows lead to from `starts`."""
     follows: dict[str, list[str]] = {}
     for arc in arcs:
@@ -285,6 +318,7 @@ def order(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str,
                 "remove one of these arrows",
             )
             last = path[-2]
+            draft.uncertain |= led_to(ids, draft.arcs)
             kept = tuple(arc for arc in steps[first].arcs if arc.source != last)
             steps = steps | {first: dataclasses.replace(steps[first], arcs=kept)}
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
 from graphs.problems import Problems, pointer
 
-T = TypeVar("T", bound=msgspec.Struct)
-
 MAX_NODES = 2_000
 MAX_EDGES = 10_000
+MAX_DEPTH = 100
 
 DESCRIPTIVE = frozenset(
     {
@@ -24,12 +23,38 @@ DESCRIPTIVE = frozenset(
 )  # fmt: skip
 """Keys of `node.data` that describe the node and never configure it."""
 
+DECORATIVE = frozenset({"StickyNoteNode"})
+"""Types of nodes that are only looked at."""
+
+_SHAPES: Mapping[str, Mapping[str, tuple[type, bool]]] = {
+    "nodes": {"id": (str, True), "type": (str, True), "data": (dict, False)},
+    "edges": {
+        "source": (str, True),
+        "target": (str, True),
+        "id": (str, False),
+        "sourceHandle": (str, False),
+        "targetHandle": (str, False),
+    },
+}
+"""What an entry of either list holds: key -> its type, and whether it must be there."""
+
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
 
 class NodeSpec(msgspec.Struct, frozen=True):
     """A box of the drawing."""
 
     id: str
     type: str
+    """Empty where the node could not be read; it is kept as the end of its edges."""
     data: dict[str, Any] = {}
     index: int = 0
     """Its place in `nodes`."""
@@ -48,7 +73,7 @@ class NodeSpec(msgspec.Struct, frozen=True):
         return pointer("nodes", self.index, *parts)
 
 
-class EdgeSpec(msgspec.Struct, frozen=True, rename="camel"):
+class EdgeSpec(msgspec.Struct, frozen=True):
     """An arrow of the drawing."""
 
     source: str
@@ -57,6 +82,7 @@ class EdgeSpec(msgspec.Struct, frozen=True, rename="camel"):
     source_handle: str | None = None
     target_handle: str | None = None
     index: int = 0
+    readable: bool = True
 
     @property
     def name(self) -> str:
@@ -72,39 +98,51 @@ class WorkflowSpec(msgspec.Struct, frozen=True):
     nodes: tuple[NodeSpec, ...]
     edges: tuple[EdgeSpec, ...] = ()
     settings: dict[str, Any] = {}
+    readable: bool = True
+    """Whether all of it had the right shape."""
 
     @property
     def version(self) -> str:
         """The SHA-256 of what the drawing means: not of positions, sizes, colours and descriptions."""
-        meaning = {
+        meaning: dict[str, Any] = {
             "nodes": [[node.id, node.type, node.name, node.config] for node in self.nodes],
             "edges": [[e.source, e.source_handle, e.target, e.target_handle] for e in self.edges],
             "settings": self.settings,
         }
+        if not self.readable:  # what was left out must not make it the same as a drawing without it
+            meaning["readable"] = False
         return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()
 
 
 def read(flow_data: Any, problems: Problems) -> WorkflowSpec:
-    """Read a drawing from decoded JSON; a part that has the wrong shape is a problem and is left out."""
+    """Read a drawing from decoded JSON; what has the wrong shape is a problem and is read as far as it goes."""
     if not isinstance(flow_data, Mapping):
         problems.error("bad_shape", "", "", f"a workflow is an object with 'nodes', not {_kind(flow_data)}")
-        return WorkflowSpec(())
+        return WorkflowSpec((), readable=False)
     nodes = _nodes(_items(flow_data, "nodes", MAX_NODES, problems), problems)
     edges = _edges(_items(flow_data, "edges", MAX_EDGES, problems), problems)
+    if not nodes:
+        edges = []  # each would be wrong for the same reason
+        if not problems.errors:
+            message = "the workflow has no nodes; draw at least one step"
+            problems.error("empty_workflow", "", "/nodes", message)
+    settings = _settings(flow_data, problems)
+    return WorkflowSpec(tuple(nodes), tuple(edges), settings, readable=not problems.errors)
+
+
+def _settings(flow_data: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     settings = flow_data.get("settings") or {}
     if not isinstance(settings, dict):
         problems.error("bad_shape", "", "/settings", f"'settings' is an object, not {_kind(settings)}")
-        settings = {}
-    if not nodes and not problems.errors:
-        problems.error("empty_workflow", "", "/nodes", "the workflow has no nodes; draw at least one step")
-    return WorkflowSpec(tuple(nodes), tuple(edges), settings)
+        return {}
+    return settings if _is_shallow(settings, "settings", "", "/settings", problems) else {}
 
 
 def _items(flow_data: Mapping[str, Any], key: str, most: int, problems: Problems) -> list[Any]:
     found = flow_data.get(key)
     if found is None:
         if key == "nodes":
-            problems.error("bad_shape", "", "/nodes", "the workflow has no 'nodes' list")
+            problems.error("bad_shape", "", "", "the workflow has no list 'nodes'")
         return []
     if not isinstance(found, list):
         problems.error("bad_shape", "", f"/{key}", f"'{key}' is a list, not {_kind(found)}")
@@ -120,53 +158,77 @@ def _items(flow_data: Mapping[str, Any], key: str, most: int, problems: Problems
 def _nodes(items: list[Any], problems: Problems) -> list[NodeSpec]:
     nodes: dict[str, NodeSpec] = {}
     for index, item in enumerate(items):
-        if (node := _part(item, NodeSpec, "nodes", index, problems)) is None:
+        if _fits(item, "nodes", index, problems):
+            node = NodeSpec(item["id"], item["type"], item.get("data") or {}, index)
+        else:
+            node = NodeSpec(_text(item, "id"), "", index=index)
+        if not node.id or node.type in DECORATIVE:
             continue
-        if not node.id or not node.type:
-            key = "type" if node.id else "id"
-            problems.error("bad_shape", node.id, node.at(key), f"a node needs a non-empty '{key}'")
-        elif node.id in nodes:
+        if node.id in nodes:
             first = nodes[node.id].index
-            problems.error(
-                "duplicate_id",
-                node.id,
-                node.at("id"),
-                f"two nodes have the id {node.id!r}: nodes {first} and {index}",
-            )
+            message = f"two nodes have the id {node.id!r}: nodes {first} and {index}"
+            problems.error("duplicate_id", node.id, node.at("id"), message)
         else:
             nodes[node.id] = node
     return list(nodes.values())
 
 
 def _edges(items: list[Any], problems: Problems) -> list[EdgeSpec]:
-    found = (_part(item, EdgeSpec, "edges", index, problems) for index, item in enumerate(items))
-    return [edge for edge in found if edge is not None]
-
-
-def _part(item: Any, kind: type[T], key: str, index: int, problems: Problems) -> T | None:
-    where = str(item.get("id") or "") if isinstance(item, Mapping) else ""
-    if not isinstance(item, Mapping):
-        problems.error(
-            "bad_shape", where, pointer(key, index), f"an entry of '{key}' is an object, not {_kind(item)}"
+    return [
+        EdgeSpec(
+            _text(item, "source"),
+            _text(item, "target"),
+            _text(item, "id"),
+            _text(item, "sourceHandle") or None,
+            _text(item, "targetHandle") or None,
+            index,
+            readable=_fits(item, "edges", index, problems),
         )
-        return None
-    known = {name: item[name] for name in kind.__struct_encode_fields__ if item.get(name) is not None}
-    try:
-        return msgspec.convert(known | {"index": index}, kind)
-    except msgspec.ValidationError as exc:
-        message, _, path = str(exc).partition(" - at `$")
-        inner = path.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
-        problems.error("bad_shape", where, pointer(key, index) + inner, message)
-        return None
+        for index, item in enumerate(items)
+    ]
+
+
+def _fits(item: Any, key: str, index: int, problems: Problems) -> bool:
+    """Whether an entry has the shape of a node or an edge; if not, the first mistake is a problem."""
+    if not isinstance(item, Mapping):
+        message = f"an entry of '{key}' is an object, not {_kind(item)}"
+        problems.error("bad_shape", "", pointer(key, index), message)
+        return False
+    for name, (kind, required) in _SHAPES[key].items():
+        found = item.get(name)
+        wrong = None
+        if found is None:
+            wrong = f"the {key[:-1]} has no {name!r}" if required else None
+        elif not isinstance(found, kind):
+            wrong = f"{name!r} is {_KINDS[kind]}, not {_kind(found)}"
+        elif required and not found:
+            wrong = f"{name!r} is empty"
+        if wrong:
+            at = pointer(key, index) if found is None else pointer(key, index, name)
+            problems.error("bad_shape", _text(item, "id"), at, wrong)
+            return False
+    where, at = _text(item, "id"), pointer(key, index, "data")
+    return _is_shallow(item.get("data"), "data", where, at, problems) if key == "nodes" else True
+
+
+def _is_shallow(value: Any, name: str, where: str, at: str, problems: Problems) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
+        if not level:
+            return True
+    problems.error("too_large", where, at, f"{name!r} is nested deeper than {MAX_DEPTH} levels")
+    return False
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _text(item: Any, key: str) -> str:
+    found = item.get(key) if isinstance(item, Mapping) else None
+    return found if isinstance(found, str) else ""
 
 
 def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
-    return "null" if value is None else names.get(type(value), type(value).__name__)
+    return _KINDS.get(type(value), type(value).__name__)

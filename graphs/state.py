@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -15,6 +16,9 @@ Outcome: TypeAlias = Mapping[str, Any]
 
 ENTRY = "run.in"
 """The channel that a run's start is written to."""
+
+MOST_REASONS = 20
+"""How many routers a skipped step names: every skipped step after it repeats them."""
 
 
 def node(id: str) -> str:
@@ -63,17 +67,18 @@ def why_dead(step: Step, state: State, steps: Mapping[str, Step]) -> dict[str, A
     """Why no arc of `step` is live: `{"message", "routers": [{"step", "chose", "port", "values"}]}`."""
     if not step.arcs:
         return {"message": f"{step.name!r} did not start this run", "routers": []}
-    messages: list[str] = []
+    messages: dict[str, None] = {}
     routers: dict[tuple[str, str], dict[str, Any]] = {}
     for arc in step.arcs:
         found = state.get(channel(arc.source)) or {}
         if skipped := found.get("skipped"):
-            messages.append(skipped["message"])
+            # Clause by clause: whole messages would double in length wherever two dead branches cross.
+            messages |= dict.fromkeys(skipped["message"].split("; "))
             routers |= {(each["step"], each["port"]): each for each in skipped["routers"]}
         else:
             chose = found.get("route")
             name = steps[arc.source].name
-            messages.append(f"{name!r} chose {chose!r}, not {arc.port!r}")
+            messages[f"{name!r} chose {chose!r}, not {arc.port!r}"] = None
             values = found.get("because", {})
             routers[arc.source, arc.port] = {
                 "step": arc.source,
@@ -81,22 +86,26 @@ def why_dead(step: Step, state: State, steps: Mapping[str, Step]) -> dict[str, A
                 "port": arc.port,
                 "values": values,
             }
-    return {"message": "; ".join(dict.fromkeys(messages)), "routers": list(routers.values())}
+    return {
+        "message": "; ".join(list(messages)[:MOST_REASONS]),
+        "routers": list(routers.values())[:MOST_REASONS],
+    }
 
 
 def result(plan: Plan, state: State) -> Any:
     """The output of a run: what its EndNodes took, else the outputs of the last steps.
 
-    One value as it is, several as an object by the steps' names.
+    One value as it is, several as an object by the steps' names, or by the ids of those that share a name.
     """
     ends = [step for step in plan.steps.values() if step.type.name == "EndNode"]
     sources = {arc.source for step in plan.steps.values() for arc in step.arcs}
     last = ends or [step for step in plan.steps.values() if step.id not in sources]
+    spelled = Counter(word for step in last for word in {step.name, step.id})
     values: dict[str, Any] = {}
     for step in last:
         found = outcome(state, step.id)
         known = ports(step.type.outputs)
         if found is not None and known:
-            name = step.name if step.name not in values else step.id
+            name = step.name if spelled[step.name] == 1 else step.id
             values[name] = found["outputs"].get(known[0].name)
     return next(iter(values.values())) if len(values) == 1 else values or None

@@ -15,11 +15,13 @@ from urllib.parse import quote
 import msgspec
 
 from graphs.values import MAX_BYTES
+from nodes.contract import NodeError
 from nodes.texts import to_text
 
 _OPEN = re.compile(r"\$?\{\{")
+_END = re.compile(r"\s*\Z")
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<name>[^\W\d][\w-]*)|(?P<number>-?\d+)|(?P<text>"[^"]*"|'[^']*')|(?P<sign>[.\[\]|(),]))"""
+    r"""\s*(?:(?P<name>[^\W\d][\w-]*)|(?P<number>-?\d{1,15}(?!\d))|(?P<text>"[^"]*"|'[^']*')|(?P<sign>[.\[\]|(),]))"""
 )
 
 ALLOWED = "a path such as {{ step.output }}, {{ step.items[0].title }} or {{ input | json }}"
@@ -116,11 +118,11 @@ class _Reader:
     at: int = 0
 
     def next(self) -> tuple[str, str]:
-        if not self.source[self.at :].strip():
+        if _END.match(self.source, self.at):
             return "end", ""
         found = _TOKEN.match(self.source, self.at)
         if not found:
-            raise self.error(self.source[self.at :].strip()[:20])
+            raise self.error(self.source[self.at : self.at + 100].strip()[:20])
         self.at = found.end()
         kind = found.lastgroup or ""
         return kind, found[kind]
@@ -143,8 +145,9 @@ class _Reader:
 
     def error(self, found: str) -> TemplateError:
         what = f"{found!r} is not understood" if found else "something is missing"
+        shown = self.source if len(self.source) <= 80 else f"{self.source[:80]}…"
         return TemplateError(
-            f"'{{{{{self.source}}}}}' is not a path: {what}; allowed is {ALLOWED}", self.offset + self.at
+            f"'{{{{{shown}}}}}' is not a path: {what}; allowed is {ALLOWED}", self.offset + self.at
         )
 
 
@@ -212,15 +215,23 @@ def render(template: Template, lookup: Lookup) -> Any:
 
     Raises:
         Missing: A path leads to nothing and has no `default`.
+        NodeError: The text would become too long.
     """
     if len(template.parts) == 1 and isinstance(path := template.parts[0], Path):
         return value_of(path, lookup)
-    text = "".join(
-        part if isinstance(part, str) else to_text(value_of(part, lookup)) for part in template.parts
-    )
-    if len(text) > MAX_BYTES:
-        raise Missing(f"the filled text has {len(text)} characters; at most {MAX_BYTES} are allowed")
-    return text
+    texts: list[str] = []
+    length = 0
+    for part in template.parts:
+        texts.append(part if isinstance(part, str) else to_text(value_of(part, lookup)))
+        length += len(texts[-1])
+        _check_length(length)
+    return "".join(texts)
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_BYTES:
+        message = f"a filled text grew to {length} characters; at most {MAX_BYTES} are allowed"
+        raise NodeError(message, code="limit_exceeded")
 
 
 def value_of(path: Path, lookup: Lookup) -> Any:
@@ -233,6 +244,8 @@ def value_of(path: Path, lookup: Lookup) -> Any:
         value = None
     for each in path.filters:
         value = FILTERS[each.name][0](value, *each.arguments)
+        if isinstance(value, str):  # after each: `json | json | …` doubles the backslashes every time
+            _check_length(len(value))
     return value
 
 
@@ -257,7 +270,8 @@ def _contents(value: Any) -> str:
         return f"there is an object with {', '.join(map(str, list(value)[:20])) or 'no keys'}"
     if isinstance(value, list):
         return f"there is a list of {len(value)}"
-    return "there is nothing" if value is None else f"there is a {type(value).__name__}"
+    kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return f"there is {'nothing' if value is None else kinds.get(type(value), 'something else')}"
 
 
 def _length(value: Any) -> int:
@@ -273,7 +287,10 @@ def _default(value: Any, other: str | int = "") -> Any:
 
 
 def _join(value: Any, between: str | int = ", ") -> str:
-    return str(between).join(map(to_text, value)) if isinstance(value, list) else to_text(value)
+    if not isinstance(value, list):
+        return to_text(value)
+    _check_length(len(str(between)) * (len(value) - 1))
+    return str(between).join(map(to_text, value))
 
 
 def _json(value: Any) -> str:

@@ -39,10 +39,12 @@ def _clean(value: Any, depth: int) -> Any:
     match value:
         case str():
             return _text(value)
-        case bool() | int() | float() | None:
+        case bool() | None:
+            return value
+        case int() | float():
             return _number(value)
         case Mapping():
-            return {_text(str(key)): _clean(item, depth + 1) for key, item in value.items()}
+            return {_key(key): _clean(item, depth + 1) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_clean(item, depth + 1) for item in value]
         case msgspec.Struct():
@@ -51,13 +53,20 @@ def _clean(value: Any, depth: int) -> Any:
             return _clean(msgspec.to_builtins(value, enc_hook=str), depth + 1)
 
 
-def _number(value: float | None) -> float | str | None:
+def _number(value: float) -> float | str | None:
+    # Subclasses, such as an IntEnum or numpy's float64, become plain: a checkpoint takes no other types.
     if isinstance(value, int):
-        return value if -_BIGGEST - 1 <= value <= _BIGGEST else str(value)
-    return value if value is not None and math.isfinite(value) else None
+        return int(value) if -_BIGGEST - 1 <= value <= _BIGGEST else str(int(value))
+    return float(value) if math.isfinite(value) else None
+
+
+def _key(value: Any) -> str:
+    return _text(value if isinstance(value, str) else str(value))
 
 
 def _text(value: str) -> str:
+    if type(value) is not str:
+        value = str.__str__(value)
     if "\x00" in value:
         value = value.replace("\x00", "")
     if value.isascii():

@@ -155,6 +155,8 @@ class NodeType:
     """For a provider: what its object is, as binding ports name it."""
     model_calls: Callable[[Any], int] | None = None
     """config -> the most model calls one run of the step makes."""
+    imports: tuple[str, ...] = ()
+    """Modules that it imports on first use; they are loaded beside the event loop before it runs."""
 
     @classmethod
     def step(
@@ -171,6 +173,7 @@ class NodeType:
         tool: Make | None = None,
         effect: bool = False,
         model_calls: Callable[[Any], int] | None = None,
+        imports: Sequence[str] = (),
         outputs: type[msgspec.Struct] | None = None,
     ) -> Self:
         """Declare `async def run(config, inputs[, bindings], ctx)`; its annotations are the ports.
@@ -201,6 +204,7 @@ class NodeType:
             tool=tool,
             effect=effect,
             model_calls=model_calls,
+            imports=tuple(imports),
         )
 
     @classmethod
@@ -214,6 +218,7 @@ class NodeType:
         outputs: type[msgspec.Struct],
         aliases: Sequence[str] = (),
         ignores: Sequence[str] = (),
+        imports: Sequence[str] = (),
     ) -> Self:
         """Declare `def make(config, bindings, ctx)`: an object for others, built once per run."""
         hints = _signature(make, name, [["config", "bindings", "ctx"]])
@@ -228,6 +233,7 @@ class NodeType:
             act=make,
             aliases=tuple(aliases),
             ignores=tuple(ignores),
+            imports=tuple(imports),
             gives=gives,
         )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,10 +15,34 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
+from litestar import Litestar
 
 KEY = "test-key-of-the-test-server"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 ROOT = Path(__file__).parents[1]
+
+
+@asynccontextmanager
+async def serving(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `app`, which listens on a free port in the test's own loop."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # pytest's are its own
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/api/v1"
+        async with httpx.AsyncClient(base_url=base_url, headers=HEADERS, timeout=30) as client:
+            yield client
+    finally:
+        if server.started:
+            app.state.flowserver.feeds.close()
+        server.should_exit = True
+        await task
+        listening.close()
 
 
 class ServerProcess:

@@ -54,7 +54,7 @@ async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContex
     made = await _converse(config, bindings, [*history, message], ctx)
     replies = [each for each in made if isinstance(each, AIMessage)]
     _count(replies, ctx)
-    answer = replies[-1].text if replies else ""
+    answer = str(replies[-1].text) if replies else ""
     if memory:
         ctx.remember(memory, [message, AIMessage(answer, id=f"{ctx.run_id}:{ctx.step}:out")])
     return Outputs(answer)
@@ -105,6 +105,7 @@ NODE = NodeType.step(
     "Agent",
     "Agent",
     effect=True,
+    imports=("langchain.agents.middleware.model_call_limit", "langchain.agents"),
     model_calls=lambda config: int(config.max_iterations),
     aliases=("ReactAgent", "ReactAgentNode", "AgentNode"),
     ignores=("agent_type", "temperature", "tools", "verbose"),

@@ -96,5 +96,6 @@ NODE = NodeType.provider(
     gives=ChatModel,
     outputs=Outputs,
     aliases=("OpenAINode", "OpenAIChatNode"),
+    imports=("langchain_openai.chat_models.base",),
     ignores=("credential_id", "credential", "streaming", "tavily_api_key", "verify_ssl"),
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
-from litestar.testing import AsyncTestClient
 
 from flowserver.app import create_app
 from flowserver.assembly import Flowserver, assemble
 from flowserver.settings import Settings
-from tests.server import HEADERS, KEY
+from tests.server import KEY, serving
 
 
 @pytest.fixture
@@ -27,9 +27,7 @@ async def flowserver(settings: Settings, dsn: str) -> AsyncIterator[Flowserver]:
 
 
 @pytest.fixture
-async def client(settings: Settings, dsn: str) -> AsyncIterator[AsyncTestClient]:  # type: ignore[type-arg]
+async def client(settings: Settings, dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client that has the key, and paths under `/api/v1`."""
-    app = create_app(settings, dsn)
-    async with AsyncTestClient(app, base_url="http://testserver.local/api/v1") as client:
-        client.headers.update(HEADERS)
+    async with serving(create_app(settings, dsn)) as client:
         yield client

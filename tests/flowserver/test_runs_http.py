@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
-from litestar.testing import AsyncTestClient
 
 from tests.server import drawing, edge, events_of, node, told
 
-Client = AsyncTestClient[Any]
+Client = httpx.AsyncClient
 
 HELLO = drawing(
     node("start", "StartNode"),

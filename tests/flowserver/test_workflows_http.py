@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
-from litestar.testing import AsyncTestClient
 
 from tests.server import drawing, node
 
-Client = AsyncTestClient[Any]
+Client = httpx.AsyncClient
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.json"))
 DRAWN = {
