@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
+from graphs.config import CREDENTIALS
 from graphs.liveness import Liveness, TooComplex
 from graphs.plan import Arc, Part, Step
-from graphs.config import CREDENTIALS
 from graphs.ports import binding_ports, ports
 from graphs.problems import Problems
 from graphs.references import users_of

@@ -33,6 +33,8 @@ class Settings:
     paths: tuple[tuple[Path, str], ...] = ()
     """Every path, with the JSON pointer of its text."""
     ready: msgspec.Struct | None = None
+    valid: bool = True
+    """Whether nothing is wrong; if something is, these are only searched for more mistakes."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -74,8 +76,8 @@ class Settings:
             raise NodeError(str(exc), code="bad_config") from None
 
 
-def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Settings | None:
-    """Read the settings of `node`; `None` when something is wrong, which is then in `problems`."""
+def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Settings:
+    """Read the settings of `node`; what is wrong is in `problems`."""
     before = len(problems.found)
     known = {info.name: info for info in fields(node_type.config)}
     reading = _Reading(node, problems)
@@ -85,9 +87,9 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
         if info.required and name not in reading.seen:
             message = f"{node.name!r} ({node_type.name}) needs {name!r}: {_wanted(info.type)}"
             problems.error("missing_config", node.id, node.at("data"), message)
-    if any(each.severity == "error" for each in problems.found[before:]):
-        return None
     settings = Settings(node_type.config, reading.fixed, reading.open, tuple(reading.paths))
+    if any(each.severity == "error" for each in problems.found[before:]):
+        return dataclasses.replace(settings, valid=False)
     try:
         if not reading.open:
             return dataclasses.replace(settings, ready=node_type.config(**reading.fixed))
@@ -95,7 +97,7 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
             settings.provisional()
     except (ValueError, NodeError) as exc:  # what the settings say together is wrong
         problems.error("bad_config", node.id, node.at("data"), str(exc))
-        return None
+        return dataclasses.replace(settings, valid=False)
     return settings
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
 
 from graphs.plan import Part, Reference, Step
 from graphs.ports import find, ports
@@ -60,7 +61,7 @@ def resolve_references(
     A path to one of the `broken` nodes is not judged, and before an `uncertain` one anything may have run.
     """
     scope = _Scope(steps, nodes, Names(nodes.values()), broken, problems)
-    before = _ancestors(steps) | dict.fromkeys(uncertain, set(steps))
+    before = _ancestors(steps) | {id: set(steps) for id in uncertain}
     new_steps = {
         id: dataclasses.replace(step, references=scope.resolve(step, before[id]))
         for id, step in steps.items()
@@ -107,24 +108,29 @@ class _Scope:
     def resolve(self, node: Step | Part, before: set[str]) -> dict[Path, Reference]:
         """The meaning of each path of `node`, which starts after the steps in `before`."""
         found: dict[Path, Reference] = {}
+
+        @cache
+        def can() -> list[str]:
+            return [*ROOTS, *(snake(self.nodes[id].name) for id in self.nodes if id in before)]
+
         for path, at in dict.fromkeys(node.settings.paths):
             if path.root in ROOTS:
                 found[path] = Reference(path.root, None, path.keys)
-            elif (step := self._step(path, node.id, at, before)) is not None:
+            elif (step := self._step(path, node.id, at, before, can)) is not None:
                 reference = self._output(step, path, node.id, at)
                 found |= {path: reference} if reference else {}
         return found
 
-    def _step(self, path: Path, id: str, at: str, before: set[str]) -> str | None:
+    def _step(
+        self, path: Path, id: str, at: str, before: set[str], can: Callable[[], list[str]]
+    ) -> str | None:
         """The step that `path` starts with, if its value is there when node `id` starts."""
         shown = f"'{{{{ {path.text} }}}}'"
         meant = self.names.find(path.root)
         if not meant:
-            can = [*ROOTS, *(snake(self.nodes[each].name) for each in self.nodes if each in before)]
-            message = f"{shown} starts with {path.root!r}, which is no node; here it can be: {listed(can)}"
-            self.problems.error(
-                "unknown_reference", id, at, message, self.problems.did_you_mean(path.root, can)
-            )
+            message = f"{shown} starts with {path.root!r}, which is no node; here it can be: {listed(can())}"
+            hint = self.problems.did_you_mean(path.root, can())
+            self.problems.error("unknown_reference", id, at, message, hint)
         elif len(meant) > 1:
             message = f"{shown} could mean {len(meant)} nodes of that name: {listed(meant)}"
             hint = f'write {{{{ ["{meant[0]}"] }}}} for the first'

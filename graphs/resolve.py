@@ -43,15 +43,26 @@ class Draft:
 
     @property
     def broken(self) -> set[str]:
-        """Nodes whose type or settings are wrong; what hangs on them is not judged."""
+        """Nodes whose type or routes are not known; what hangs on them is not judged."""
         return self.nodes.keys() - self.settings.keys()
+
+    @property
+    def unsure(self) -> list[EdgeSpec]:
+        """Edges that lead on from something broken, or are broken themselves."""
+        broken = self.broken
+        return [*self.loose, *(edge for edge in self.spec.edges if edge.source in broken)]
 
     @property
     def doubtful(self) -> set[str]:
         """Nodes that something broken leads to: what seems to be missing there may be on its way."""
-        broken = self.broken
-        leading = [*self.loose, *(edge for edge in self.spec.edges if edge.source in broken)]
-        return {edge.target for edge in leading}
+        return {edge.target for edge in self.unsure}
+
+    def binds(self, edge: EdgeSpec) -> bool:
+        """Whether `edge` brings, or would bring, a provider's object: no step waits for it."""
+        source, target = self.types.get(edge.source), self.types.get(edge.target)
+        if source is not None and source.kind == "provider":
+            return True
+        return target is not None and find(edge.target_handle, binding_ports(target.bindings)) is not None
 
     @property
     def bound(self) -> set[str]:
@@ -94,13 +105,12 @@ def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
         if node_type is None:
             names = [*registry.types, *registry.aliases]
             message = f"no node type {node.type!r}; known types: {listed(sorted(registry.types))}"
-            problems.error(
-                "unknown_type", node.id, node.at("type"), message, problems.did_you_mean(node.type, names)
-            )
+            hint = problems.did_you_mean(node.type, names)
+            problems.error("unknown_type", node.id, node.at("type"), message, hint)
             continue
         draft.types[node.id] = node_type
         settings = read_settings(node, node_type, problems)
-        if settings is not None:
+        if settings.valid or node_type.routes is None:
             draft.settings[node.id] = settings
 
 
@@ -270,7 +280,8 @@ def reachable(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[
     seen = led_to(starts, draft.arcs)
     # A start may be missing only because what would be one is broken, or leads on by a loose edge.
     hanging = {edge.source for edge in draft.loose} - seen
-    draft.uncertain |= led_to([*draft.broken, *draft.doubtful, *hanging], draft.arcs)
+    arriving = {edge.target for edge in draft.unsure if not draft.binds(edge)}
+    draft.uncertain |= led_to([*draft.broken, *arriving, *hanging], draft.arcs)
     seen |= draft.uncertain
     for id in sorted(steps.keys() - seen, key=lambda id: draft.nodes[id].index):
         where = draft.nodes[id]

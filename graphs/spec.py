@@ -115,7 +115,7 @@ class WorkflowSpec(msgspec.Struct, frozen=True):
 
 
 def read(flow_data: Any, problems: Problems) -> WorkflowSpec:
-    """Read a drawing from decoded JSON; what has the wrong shape is a problem and is read as far as it goes."""
+    """Read a drawing from decoded JSON; what has the wrong shape is a problem, and is read in part."""
     if not isinstance(flow_data, Mapping):
         problems.error("bad_shape", "", "", f"a workflow is an object with 'nodes', not {_kind(flow_data)}")
         return WorkflowSpec((), readable=False)
