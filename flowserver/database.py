@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flowserver.embedded import PostgresFailed, start
+from flowserver.cluster import PostgresFailed
+from flowserver.embedded import start
 from flowserver.errors import Unavailable
 from flowserver.settings import Settings
 

@@ -130,12 +130,13 @@ class Workflows:
         if row is None:
             raise await self._refusal(org, id, revision)
 
-    async def list(self, org: UUID, before: UUID | None, limit: int) -> list[WorkflowEntry]:
-        """The newest workflows, or those older than `before`."""
+    async def page(
+        self, org: UUID, *, before: UUID | None, limit: int, name: str | None = None
+    ) -> list[WorkflowEntry]:
+        """The newest workflows, or those older than `before`; with `name` only those called so."""
+        values = {"org": org, "before": before, "limit": limit, "name": name}
         async with self._pool.connection() as conn:
-            rows = await (
-                await conn.execute(_LIST, {"org": org, "before": before, "limit": limit})
-            ).fetchall()
+            rows = await (await conn.execute(_LIST, values)).fetchall()
         return [msgspec.convert(row, WorkflowEntry) for row in rows]
 
     async def find(self, org: UUID, name: str) -> Workflow | None:

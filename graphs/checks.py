@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-from graphs.config import CREDENTIALS
+from msgspec.structs import fields
+
+from graphs.config import CREDENTIALS, extra
 from graphs.liveness import Liveness, TooComplex
 from graphs.plan import Arc, Part, Step
 from graphs.ports import binding_ports, ports
@@ -71,10 +73,12 @@ def _bound(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
 
 
 def _credentials(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
+    secrets = [info.name for info in fields(node.type.config) if extra(info.type, "secret", False)]
+    hint = f"set {' or '.join(map(repr, secrets))} instead" if secrets else None
     for key in CREDENTIALS:
         if where.data.get(key):
-            message = "this server keeps no credentials yet; the server's own key for the provider is used"
-            problems.warning("credential_unavailable", node.id, where.at("data", key), message)
+            message = "this server keeps no credentials yet, so this one is not used"
+            problems.warning("credential_unavailable", node.id, where.at("data", key), message, hint)
 
 
 def _fed(step: Step, where: NodeSpec, problems: Problems) -> None:

@@ -43,6 +43,7 @@ RETURNING id;
 SELECT id, name, description, version, revision, created_at, updated_at
   FROM workflow
  WHERE org_id = %(org)s AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid)
+   AND (%(name)s::text IS NULL OR name = %(name)s::text)
  ORDER BY id DESC
  LIMIT %(limit)s;
 

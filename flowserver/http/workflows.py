@@ -54,11 +54,12 @@ class WorkflowController(Controller):
         self,
         org: NamedDependency[UUID],
         workflows: NamedDependency[Workflows],
+        name: Annotated[str | None, QueryParameter(description="Only workflows of this name.")] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
         after: Annotated[str | None, QueryParameter(name="cursor")] = None,
     ) -> Page[WorkflowEntry]:
         """Saved workflows, newest first, without their drawings."""
-        items = await workflows.list(org, cursor(after), limit + 1)
+        items = await workflows.page(org, before=cursor(after), limit=limit + 1, name=name)
         return Page(items[:limit], str(items[limit - 1].id) if len(items) > limit else None)
 
     @get("/{id:uuid}")

@@ -17,7 +17,8 @@ import psycopg
 import pytest
 
 from flowserver import embedded
-from flowserver.embedded import PostgresFailed, embedded_postgres
+from flowserver.cluster import PostgresFailed
+from flowserver.embedded import embedded_postgres
 
 ROOT = Path(__file__).parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
@@ -359,7 +360,7 @@ def test_binaries_that_are_for_root_alone_are_named(tmp_path: Path, monkeypatch:
     binaries = tmp_path / "pginstall" / "bin"
     binaries.mkdir(parents=True)
     (binaries / "postgres").touch(mode=0o700)
-    monkeypatch.setattr(embedded, "_binaries", lambda: binaries)
+    monkeypatch.setattr("flowserver.cluster._binaries", lambda: binaries)
 
     with pytest.raises(
         PostgresFailed, match=rf"may not execute {binaries}/postgres: chmod -R o\+rX {tmp_path}"
@@ -372,7 +373,7 @@ def test_a_server_whose_process_is_hidden_is_left_alone(
 ) -> None:
     postgres = embedded.start(data_dir)
     with monkeypatch.context() as patched:
-        patched.setattr(embedded, "_listener", lambda postmaster: 0)
+        patched.setattr(embedded, "listener", lambda postmaster: 0)
         postgres.stop()
     left_running = postmaster(data_dir)
     embedded.start(data_dir).stop()

@@ -105,6 +105,15 @@ async def test_workflows_are_listed_newest_first_in_pages(client: Client) -> Non
     assert "flow_data" not in first["items"][0]
 
 
+async def test_workflows_are_found_by_name(client: Client) -> None:
+    for name in ("a", "b", "a"):
+        await save(client, name=name)
+
+    found = (await client.get("/workflows", params={"name": "a"})).json()["items"]
+
+    assert [item["name"] for item in found] == ["a", "a"]
+
+
 async def test_a_drawing_with_errors_can_be_saved_but_not_run(client: Client) -> None:
     saved = await save(client, drawing(node("x", "Nonsense")))
 
@@ -124,6 +133,7 @@ async def test_check_names_every_mistake_and_keeps_nothing(client: Client) -> No
     assert [(each["code"], each["where"], each["pointer"]) for each in found["problems"]] == [
         ("bad_config", "a", "/nodes/0/data/max_iterations"),
         ("unknown_type", "b", "/nodes/1/type"),
+        ("missing_input", "a", "/nodes/0"),
     ]
     assert found["problems"][0]["message"] == (
         "'max_iterations' is 0; allowed is a whole number from 1 to 100"
