@@ -1,4 +1,4 @@
-"""The running Postgres as postmaster.pid tells it; as that may be stale, the process behind it is asked too."""
+"""The running Postgres as postmaster.pid tells it; as that may be stale, its process is asked too."""
 
 from __future__ import annotations
 

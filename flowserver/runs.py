@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
+from psycopg.errors import UniqueViolation
+from psycopg.rows import DictRow
 
 import sql
 from flowserver.db import row_of
@@ -111,6 +113,17 @@ class Runs:
             "lease": self._executor.lease,
             "worker": self._executor.worker,
         }
+        try:
+            row = await self._insert(org, start, values)
+        except UniqueViolation:  # another run of the session began at this very moment: this one waits
+            row = await self._insert(org, start, values | {"claim": False})
+        if row["status"] == "running":
+            self._executor.launch(msgspec.convert(row, Claim), start.compiled)
+        else:
+            self._executor.wake()
+        return values["id"]  # type: ignore[no-any-return]
+
+    async def _insert(self, org: UUID, start: Start, values: Mapping[str, Any]) -> DictRow:
         async with self._with.pool.connection() as conn, conn.transaction():
             if start.session_id is not None:
                 found = await (await conn.execute(_THREAD_RUN, values)).fetchone()
@@ -118,12 +131,7 @@ class Runs:
                     raise ThreadBusy(found["id"], found["status"])
             if start.flow_data is not None:
                 await keep_version(conn, org, start.compiled.version, start.flow_data)
-            row = row_of(await (await conn.execute(_INSERT, values)).fetchone())
-        if row["status"] == "running":
-            self._executor.launch(msgspec.convert(row, Claim), start.compiled)
-        else:
-            self._executor.wake()
-        return values["id"]  # type: ignore[no-any-return]
+            return row_of(await (await conn.execute(_INSERT, values)).fetchone())
 
     async def get(self, org: UUID, id: UUID) -> RunView:
         """Read a run.

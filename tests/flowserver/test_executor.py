@@ -140,6 +140,14 @@ async def test_runs_of_one_session_run_one_after_another_in_the_order_they_came(
         assert before["finished_at"] <= after["started_at"]
 
 
+async def test_runs_of_one_session_that_start_at_the_same_moment_all_end(client: httpx.AsyncClient) -> None:
+    body = {"flow_data": drawing(node("t", "Template", template="{{ input }}")), "session_id": "s"}
+
+    responses = await asyncio.gather(*(client.post("/runs", json=body | {"input": i}) for i in range(12)))
+
+    assert sorted(response.json()["output"] for response in responses) == sorted(map(str, range(12)))
+
+
 async def test_runs_beyond_the_limit_wait_and_then_run(tmp_path: Path, dsn: str, web: WebServer) -> None:
     gate = Gate()
     settings = Settings(data_dir=tmp_path, api_key=KEY, outbound_allow=(web.door,), max_runs=1)
