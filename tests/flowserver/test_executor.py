@@ -266,3 +266,30 @@ async def test_a_database_that_goes_away_for_a_moment_loses_no_run(
     assert found["status"] == "succeeded"
     seqs = [e["seq"] for e in events_of((await client.get(f"/runs/{run}/events?after=0")).text)]
     assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_a_graceful_stop_repeats_no_effect_that_was_done(
+    tmp_path: Path, dsn: str, web: WebServer
+) -> None:
+    """One effect, so durability is `exit`: what it did must be kept although the run did not end."""
+    gate = Gate()
+    settings = Settings(data_dir=tmp_path, api_key=KEY, outbound_allow=(web.door,), grace_seconds=10)
+    flow = drawing(
+        node("start", "StartNode"),
+        node("call", "HttpRequest", url=web.on("/", Raw(gate.write)), max_retries=0),
+        node("after", "Template", template="{{ call.content }}!"),
+        edge("start", "call"),
+        edge("call", "after"),
+    )
+    async with serving(create_app(settings, dsn)) as client:
+        run = await start(client, flow)
+        await asyncio.wait_for(gate.arrived.wait(), 10)
+        asyncio.get_running_loop().call_later(0.5, gate.open.set)
+
+    async with serving(create_app(settings, dsn)) as client:
+        found = await ended(client, run)
+        events = events_of((await client.get(f"/runs/{run}/events?after=0")).text)
+
+    assert found["output"] == "ok!"
+    assert len(web.requests) == 1
+    assert told(events).count("step.started call") == 1
