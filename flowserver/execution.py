@@ -18,7 +18,7 @@ import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
-from langgraph.types import Command, Interrupt
+from langgraph.types import Command
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
@@ -26,8 +26,8 @@ from flowserver.db import Pool
 from flowserver.errors import Fenced, NotFound
 from flowserver.events import FINAL
 from flowserver.feeds import Feeds
-from flowserver.ids import new_id
 from flowserver.journal import Journal
+from flowserver.questions import CancelWished, ask
 from flowserver.recorder import Recorder
 from flowserver.saver import MARK, FencedSaver
 from flowserver.workflows import Workflows, json
@@ -42,12 +42,7 @@ _RUNS = sql.queries("runs")
 _FINISH = _RUNS["finish"]
 _RELEASE = _RUNS["release"]
 _PAST = _RUNS["past_events"]
-_POSITION = _RUNS["position"]
-_QUESTIONS = sql.queries("questions")
-_ASK = _QUESTIONS["insert_question"]
-_OF_RUN = _QUESTIONS["of_run"]
-_ASKED = _QUESTIONS["asked_steps"]
-_WAIT = _QUESTIONS["wait"]
+_ASKED = sql.queries("questions")["asked_steps"]
 
 Stop: TypeAlias = Literal["cancelled", "lost", "drained"]
 
@@ -145,8 +140,8 @@ class Execution:
         except (InvalidWorkflow, NotFound) as exc:
             message = f"this server cannot run version {self.claim.version[:12]} of the workflow: {exc}"
             await self._end("failed", error={"code": "incompatible_version", "message": message})
-        except asyncio.CancelledError:
-            await self._stopped()
+        except asyncio.CancelledError as exc:
+            await self._stopped(exc)
         except (Fenced, psycopg.Error, PoolTimeout, TooManyRequests):
             raise
         except (
@@ -156,7 +151,9 @@ class Execution:
             message = f"the server failed to execute the run ({type(exc).__name__}); see its log"
             await self._end("failed", error={"code": "internal", "message": message})
 
-    async def _stopped(self) -> None:
+    async def _stopped(self, exc: asyncio.CancelledError) -> None:
+        if isinstance(exc, CancelWished):
+            self._stop = self._stop or "cancelled"
         if self._task is not None:
             self._task.uncancel()
         match self._stop:
@@ -192,7 +189,7 @@ class Execution:
             if (found.metadata or {}).get(MARK) == str(claim.id):
                 given = None
                 if found.interrupts:
-                    if (answers := await self._ask(found.interrupts)) is None:
+                    if (answers := await ask(self._with.pool, self._journal, found.interrupts)) is None:
                         return
                     given = Command(resume=answers)
         context = self._context(compiled)
@@ -206,7 +203,7 @@ class Execution:
             )
             if not (interrupts := state.get("__interrupt__")):
                 break
-            if (answers := await self._ask(interrupts)) is None:
+            if (answers := await ask(self._with.pool, self._journal, interrupts)) is None:
                 return
             given = Command(resume=answers)
         await self._end("succeeded", output=result(plan, state))
@@ -236,44 +233,6 @@ class Execution:
             asked = await (await conn.execute(_ASKED, {"run": self.claim.id})).fetchall()
         self._recorder.remember(past, [row["step"] for row in asked])
 
-    async def _ask(self, interrupts: Mapping[Any, Any] | Any) -> dict[str, Any] | None:
-        """Put the questions and wait: `None`; or the answers of those that have been answered already."""
-        found: list[Interrupt] = list(interrupts)
-        claim, journal = self.claim, self._journal
-        async with journal.writing, self._with.pool.connection() as conn, conn.transaction():
-            for each in found:
-                await conn.execute(
-                    _ASK,
-                    {
-                        "id": new_id(),
-                        "run": claim.id,
-                        "interrupt_id": each.id,
-                        "step": each.value["step"],
-                        "question": json(each.value["question"]),
-                        "deadline": None,
-                    },
-                )
-            wanted = {"run": claim.id, "interrupts": [each.id for each in found]}
-            rows = await (await conn.execute(_OF_RUN, wanted)).fetchall()
-            answers = {row["interrupt_id"]: row["answer"] for row in rows if row["status"] == "answered"}
-            if answers:
-                return answers
-            questions = [question_body(row) for row in rows if row["status"] == "open"]
-            journal.add("run.waiting", {"questions": questions})
-            batch = journal.take()
-            numbers = await (await conn.execute(_WAIT, batch)).fetchall()
-            if not numbers:
-                raise await self._not_held(conn)
-        journal.committed(batch, numbers)
-        return None
-
-    async def _not_held(self, conn: psycopg.AsyncConnection[Any]) -> BaseException:
-        row = await (await conn.execute(_POSITION, {"run": self.claim.id})).fetchone()
-        if row is not None and row["epoch"] == self.claim.epoch and row["cancel_requested"]:
-            self._stop = self._stop or "cancelled"
-            return asyncio.CancelledError()
-        return Fenced(f"run {self.claim.id} is no longer held under epoch {self.claim.epoch}")
-
     async def _end(self, status: str, *, output: Any = None, error: Mapping[str, Any] | None = None) -> None:
         """Give the run its final status, with its last event, in one statement."""
         told = {"output": output} if status == "succeeded" else {"error": error} if error else {}
@@ -292,12 +251,6 @@ class Execution:
             await self._journal.flush()
         async with self._with.pool.connection() as conn:
             await conn.execute(_RELEASE, {"run": self.claim.id, "epoch": self.claim.epoch})
-
-
-def question_body(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as clients see it: `{id, step, payload, form?, actions?, deadline?}`."""
-    body = {"id": row["id"], "step": row["step"], **row["question"]}
-    return body | ({"deadline": row["deadline"]} if row["deadline"] else {})
 
 
 def _load(modules: frozenset[str]) -> None:

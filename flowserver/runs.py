@@ -17,16 +17,16 @@ from psycopg.rows import DictRow
 
 import sql
 from flowserver.db import row_of
-from flowserver.errors import BadRequest, NotFound, NotOpen, RunEnded, ThreadBusy
+from flowserver.errors import BadRequest, NotFound, RunEnded, ThreadBusy
 from flowserver.events import FINAL, Event, encode
-from flowserver.execution import Claim, Resources, question_body
+from flowserver.execution import Claim, Resources
 from flowserver.executor import Executor, end_unheld
 from flowserver.ids import new_id
 from flowserver.journal import read, watch
+from flowserver.questions import answer, body
 from flowserver.workflows import json, keep_version
 from graphs.compile import Compiled
 from graphs.values import UnsafeValue, clean
-from nodes.question import BadAnswer, Question
 
 _QUERIES = sql.queries("runs")
 _INSERT = _QUERIES["insert_run"]
@@ -34,9 +34,6 @@ _THREAD_RUN = _QUERIES["thread_run"]
 _WISH_CANCEL = _QUERIES["wish_cancel"]
 _GET = _QUERIES["get_run"]
 _LIST = _QUERIES["list_runs"]
-_FIND_QUESTION = sql.queries("questions")["find_question"]
-_ANSWER = sql.queries("questions")["answer"]
-_REQUEUE = sql.queries("questions")["requeue"]
 
 MAX_SESSION_ID = 200
 
@@ -168,7 +165,7 @@ class Runs:
             rows = await (await conn.execute(_LIST, values)).fetchall()
         return [_view(row) for row in rows]
 
-    async def resume(self, org: UUID, id: UUID, question_id: UUID | None, answer: Any) -> RunView:
+    async def resume(self, org: UUID, id: UUID, question_id: UUID | None, given: Any) -> RunView:
         """Answer a question of a run, which then goes on; without `question_id` the only open one.
 
         Raises:
@@ -176,13 +173,8 @@ class Runs:
             NotOpen: It has been answered, or no longer waits; also of two equal answers the second.
             BadRequest: The answer does not fit the question, or there are several and none is named.
         """
-        question = await self._question(org, id, question_id)
-        accepted = _accepted(question["question"], answer)
-        async with self._with.pool.connection() as conn, conn.transaction():
-            values = {"id": question["id"], "run": id, "answer": json(accepted)}
-            if await (await conn.execute(_ANSWER, values)).fetchone() is None:
-                raise NotOpen(f"question {question['id']} has been answered already")
-            await conn.execute(_REQUEUE, values)
+        await self.get(org, id)
+        await answer(self._with.pool, org, id, question_id, given)
         self._executor.wake()
         return await self.get(org, id)
 
@@ -226,23 +218,6 @@ class Runs:
     def watch(self, id: UUID, after: int) -> AsyncIterator[list[Event]]:
         """The events of a run after number `after`, as they come; see `flowserver.journal.watch`."""
         return watch(self._with.pool, self._with.feeds, id, after)
-
-    async def _question(self, org: UUID, id: UUID, question_id: UUID | None) -> Mapping[str, Any]:
-        values = {"org": org, "run": id, "id": question_id}
-        async with self._with.pool.connection() as conn:
-            rows = await (await conn.execute(_FIND_QUESTION, values)).fetchall()
-        open_ = [row for row in rows if row["status"] == "open"]
-        if len(open_) == 1:
-            return open_[0]
-        if open_:
-            raise BadRequest("several questions are open; name one with 'question_id'")
-        if question_id is not None and not rows:
-            await self.get(org, id)
-            raise NotFound("question", question_id)
-        run = await self.get(org, id)
-        if question_id is not None:
-            raise NotOpen(f"question {question_id} is {rows[0]['status']}; the run is {run.status}")
-        raise NotOpen(f"run {id} is {run.status} and has no open question")
 
 
 def thread_of(org: UUID, start: Start, run: UUID) -> str:
@@ -293,12 +268,5 @@ def _row(org: UUID, start: Start) -> dict[str, Any]:
     }
 
 
-def _accepted(question: Mapping[str, Any], answer: Any) -> Any:
-    try:
-        return msgspec.convert(question, Question).accept(clean(answer))
-    except (BadAnswer, UnsafeValue) as exc:
-        raise BadRequest(f"the answer does not fit the question: {exc}") from None
-
-
 def _view(row: Mapping[str, Any]) -> RunView:
-    return msgspec.convert({**row, "questions": [question_body(each) for each in row["questions"]]}, RunView)
+    return msgspec.convert({**row, "questions": [body(each) for each in row["questions"]]}, RunView)
