@@ -223,7 +223,7 @@ class Execution:
             reporter=self._recorder,
             http=self._with.http,
             models=self._with.models,
-            redact=_redactor(compiled, self._with.models),
+            redact=lambda text: _redact(text, compiled, self._with.models),
         )
 
     async def _remember(self) -> None:
@@ -259,12 +259,9 @@ def _load(modules: frozenset[str]) -> None:
         importlib.import_module(module)
 
 
-def _redactor(compiled: Compiled, models: ModelDefaults) -> Any:
-    secrets = sorted({*compiled.plan.secrets, *filter(None, [models.api_key])}, key=len, reverse=True)
-
-    def redact(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    return redact
+def _redact(text: str, compiled: Compiled, models: ModelDefaults) -> str:
+    """`text` without the secrets that the run has to do with; longer ones first, as they may hold others."""
+    secrets = {*compiled.plan.secrets, *filter(None, [models.api_key])}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text

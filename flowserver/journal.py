@@ -24,8 +24,10 @@ _APPEND = _QUERIES["append_events"]
 _POSITION = _QUERIES["position"]
 _READ = _QUERIES["read_events"]
 
+STEP_DELAY = 0.01
+"""Seconds for which events are gathered before they are written: every write is a commit."""
 TEXT_DELAY = 0.05
-"""Seconds for which pieces of text are gathered before they are written: a long answer is tens of rows."""
+"""The same for pieces of text: a long answer is tens of rows."""
 TEXT_SIZE = 8_000
 """Characters of one `text` event."""
 PAGE = 500
@@ -81,6 +83,8 @@ class Journal:
             if pause > 0 and not self._urgent.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), pause)
+            if self._urgent.is_set():
+                await asyncio.sleep(STEP_DELAY)
             await self.flush()
 
     async def flush(self) -> None:
