@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from flowserver.settings import InvalidSetting, listed, load
@@ -16,12 +19,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the process's exit status."""
     options = parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        with _orderly():
+            status = int(options.command(options))
+            sys.stdout.flush()
+            return status
     except InvalidSetting as exc:
         print(f"flowserver: {exc}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read has gone, as head(1) does; at exit Python would try, and complain, once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+
+
+@contextmanager
+def _orderly() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP without nohup, unwind like Ctrl-C: else nobody stops the embedded Postgres."""
+    known = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    mine = [each for each, handler in known.items() if handler is signal.SIG_DFL]
+    for each in mine:
+        signal.signal(each, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for each in mine:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="start the server", epilog=EPILOG)
     serve.add_argument(
-        "--examples", type=Path, metavar="DIR", help="save the workflows in DIR, if they are not"
+        "--examples", type=_folder, metavar="DIR", help="save the workflows in DIR, if they are not"
     )
     serve.add_argument("--demo", metavar="NAME", help="run this workflow once and show its events")
     serve.set_defaults(command=_serve)
@@ -59,6 +83,12 @@ def parser() -> argparse.ArgumentParser:
     settings = commands.add_parser("settings", help="list every setting, its value and where that comes from")
     settings.set_defaults(command=_settings)
     return root
+
+
+def _folder(path: str) -> Path:
+    if not (folder := Path(path)).is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a directory")
+    return folder
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import sql
 from flowserver.db import Pool, row_of
-from flowserver.errors import NotAuthenticated
+from flowserver.errors import NotAuthenticated, Unavailable
 from flowserver.ids import new_id
 
 _QUERIES = sql.queries("orgs")
@@ -59,6 +59,9 @@ class Accounts:
         """Make the default organisation and its key if they are missing; return a key made just now.
 
         `given` is the operator's own key. A made one is kept in `data_dir`, readable by its owner only.
+
+        Raises:
+            Unavailable: It cannot be kept there.
         """
         async with self._pool.connection() as conn:
             await conn.execute(_INSERT_ORG, {"id": DEFAULT_ORG, "name": "default"})
@@ -83,7 +86,13 @@ def _digest(key: str) -> bytes:
 
 
 def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    except OSError as exc:
+        raise Unavailable(
+            f"the first API key cannot be kept in {path} ({exc.strerror}): "
+            "set FLOWSERVER_DATA_DIR to a directory that can be written to, or FLOWSERVER_API_KEY to a key"
+        ) from None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+from codecs import BOM_UTF8
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +17,7 @@ from flowserver import db
 from flowserver.accounts import DEFAULT_ORG
 from flowserver.assembly import Flowserver, assemble
 from flowserver.database import database
-from flowserver.errors import BadRequest, ThreadBusy, Unavailable
+from flowserver.errors import BadRequest, Conflict, RunEnded, ThreadBusy, Unavailable
 from flowserver.events import Event
 from flowserver.http.bodies import Checked
 from flowserver.runs import RunView, Start
@@ -38,13 +41,17 @@ def drawing(file: Path) -> Any:
     Raises:
         Unreadable: There is no such file, or no JSON in it.
     """
+    piped = str(file) == "-"
+    name = "standard input" if piped else str(file)
     try:
-        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        found = msgspec.json.decode(raw)
+        raw = sys.stdin.buffer.read() if piped else file.read_bytes()
+        found = msgspec.json.decode(raw.removeprefix(BOM_UTF8))  # some Windows editors write one
     except OSError as exc:
-        raise Unreadable(f"{file}: {exc.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Unreadable(f"{file} is not JSON: {exc}") from None
+        raise Unreadable(f"{name}: {exc.strerror}") from None
+    except RecursionError:
+        raise Unreadable(f"{name} is JSON that is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise Unreadable(f"{name} is not JSON: {exc}") from None
     wrapped = isinstance(found, dict) and "nodes" not in found and "flow_data" in found
     return found["flow_data"] if wrapped else found
 
@@ -87,6 +94,8 @@ def run(
     settings: Settings, file: Path, given: str | None, session: str | None, *, stream: bool, as_json: bool
 ) -> int:
     """Run a drawing and print its output; 1 if it failed, 3 if it waits for an answer."""
+    # It warns of every query that is cut off, as happens to a run that is interrupted.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     try:
         flow_data = drawing(file)
         with database(settings) as dsn:
@@ -118,7 +127,13 @@ async def _run(
             print(warning, file=sys.stderr)
         start = Start(compiled=compiled, flow_data=flow_data, input=given, session_id=session, kind="cli")
         id = await flowserver.runs.start(DEFAULT_ORG, start)
-        ended = await _follow(flowserver, id, stream, as_json)
+        try:
+            ended = await _follow(flowserver, id, stream, as_json)
+        except BaseException:
+            # Whoever started it has left; the next server would take it up and go on.
+            with suppress(RunEnded):
+                await flowserver.runs.cancel(DEFAULT_ORG, id)
+            raise
     if as_json and not stream:
         print(msgspec.json.format(msgspec.json.encode(ended)).decode())
     elif not stream:
@@ -136,28 +151,60 @@ async def _follow(flowserver: Flowserver, id: UUID, stream: bool, as_json: bool)
                 if stream:
                     print(_line(event, as_json), flush=True)
         found = await flowserver.runs.get(DEFAULT_ORG, id)
-        if found.status != "waiting" or not sys.stdin.isatty():
+        if found.is_over or (found.status == "waiting" and not await _answered(flowserver, found)):
             return found
-        for question in found.questions:
-            await _ask(flowserver, id, question)
 
 
-async def _ask(flowserver: Flowserver, id: UUID, question: dict[str, Any]) -> None:
-    """Ask at the terminal until the answer fits, and take the run up again."""
+async def _answered(flowserver: Flowserver, waiting: RunView) -> bool:
+    """Ask the run's first question at the terminal until an answer fits; `False` if there will be none."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        return False
+    question = waiting.questions[0]
+    _say(f"\n{shown(question['payload'])}")
+    if hint := _hint(question):
+        _say(f"  {hint}")
     while True:
-        print(f"\n{shown(question['payload'])}")
-        if actions := [each["id"] for each in question.get("actions", ())]:
-            print(f"  one of: {', '.join(actions)}")
-        if form := question.get("form"):
-            print(f"  as JSON, with: {', '.join(field['name'] for field in form)}")
-        answer = _value(await asyncio.to_thread(input, "> "))
+        _say("> ", end="")
+        if not (line := await _typed()):
+            return False
         try:
-            await flowserver.runs.resume(DEFAULT_ORG, id, UUID(str(question["id"])), answer)
+            answer = _value(line.rstrip("\r\n"))
+            await flowserver.runs.resume(DEFAULT_ORG, waiting.id, UUID(str(question["id"])), answer)
         except BadRequest as exc:
-            print(exc)
+            _say(str(exc))
+        except Conflict as exc:  # answered elsewhere in the meantime
+            _say(str(exc))
+            return True
         else:
-            await flowserver.runs.take_up(id)
-            return
+            await flowserver.runs.take_up(waiting.id)
+            return True
+
+
+def _hint(question: dict[str, Any]) -> str:
+    """What an answer looks like."""
+    actions = [each["id"] for each in question.get("actions", ())]
+    names = [field["name"] for field in question.get("form", ())]
+    fields = ", ".join(f'"{name}": …' for name in names)
+    if actions:
+        more = f', or with fields: {{"action": "{actions[0]}", "values": {{{fields}}}}}' if names else ""
+        return f"one of: {', '.join(actions)}{more}"
+    return f"as JSON: {{{fields}}}" if names else ""
+
+
+async def _typed() -> str:
+    """The next line; empty at the end. Ctrl-C ends the wait, which it does not for `input` in a thread."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline()
+
+
+def _say(text: str, end: str = "\n") -> None:
+    """Speak to the person, who may have sent the output elsewhere."""
+    print(text, end=end, file=sys.stderr, flush=True)
 
 
 def _line(event: Event, as_json: bool) -> str:
@@ -171,6 +218,7 @@ def _print(ended: RunView) -> None:
         case "waiting":
             for question in ended.questions:
                 print(f"run {ended.id} waits for an answer to {question['id']}: {shown(question['payload'])}")
+            _say(f"answer it at a server on this database: POST /api/v1/runs/{ended.id}/resume")
         case "failed":
             error = ended.error or {}
             place = f"{error['step']}: " if "step" in error else ""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from flowserver.cluster import PostgresFailed
 from flowserver.embedded import start
 from flowserver.errors import Unavailable
-from flowserver.settings import Settings
+from flowserver.settings import Settings, variable
 
 
 @contextmanager
@@ -16,9 +16,10 @@ def database(settings: Settings) -> Iterator[str]:
     """The DSN of a Postgres that runs at least as long as the context.
 
     Raises:
-        Unavailable: The embedded one cannot be started.
+        Unavailable: The embedded one cannot be started, or the operator's has no address.
     """
     if settings.database_url is not None:
+        _check(settings.database_url)
         yield settings.database_url
         return
     try:
@@ -29,3 +30,15 @@ def database(settings: Settings) -> Iterator[str]:
         yield postgres.dsn
     finally:
         postgres.stop()
+
+
+def _check(address: str) -> None:
+    import psycopg  # noqa: PLC0415  the embedded one starts before it is loaded
+
+    try:
+        psycopg.conninfo.conninfo_to_dict(address)
+    except psycopg.ProgrammingError:  # its message quotes the address, and so the password
+        raise Unavailable(
+            f"{variable('database_url')} is no address of a Postgres: "
+            "write postgresql://user:password@host:5432/name"
+        ) from None

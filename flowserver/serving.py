@@ -10,15 +10,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowserver.errors import Unavailable
 from flowserver.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
     from litestar import Litestar
 
     from flowserver.assembly import Flowserver
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 PORTS = 50
 """How many ports, from the wanted one on, are tried."""
 
+logger = logging.getLogger(__name__)
+
 
 def serve(settings: Settings, examples: Path | None, demo: str | None) -> int:
     """Serve until SIGINT or SIGTERM; return the exit status."""
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for talkative in ("httpx", "uvicorn.error"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     # The imports below take longer than Postgres needs to start, so they run side by side.
     warming = threading.Thread(target=_import_application, daemon=True)
     warming.start()
@@ -54,32 +57,49 @@ def _import_application() -> None:
 
 
 def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None) -> int:
-    import uvicorn  # noqa: PLC0415
-
     from flowserver.app import create_app  # noqa: PLC0415
 
-    listening = listen(settings.host, settings.port)
-    app = create_app(settings, dsn)
-    ready = asyncio.Event()
+    with listen(settings.host, settings.port) as listening:
+        app = create_app(settings, dsn)
+        ready = asyncio.Event()
+        server = _server(app, ready)
+
+        async def go() -> None:
+            _stop_by_signals(server, app)
+            # Ours, as uvicorn would log a traceback where an Unavailable says it all.
+            async with app.lifespan():
+                greeting = asyncio.create_task(_greet(ready, app, listening, examples, demo))
+                greeting.add_done_callback(_tell)
+                await server.serve(sockets=[listening])
+                greeting.cancel()
+                await asyncio.wait([greeting])
+
+        _run(go())
+    return 0 if server.started else 1
+
+
+def _run(going: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, or until cancelled because it was stopped before it had started."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner, contextlib.suppress(asyncio.CancelledError):
+        try:
+            runner.run(going)
+        except ExceptionGroup as exc:  # Litestar's, around what was raised in its lifespan
+            raise exc.exceptions[0] from None
+
+
+def _server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
+    import uvicorn  # noqa: PLC0415
 
     class Server(uvicorn.Server):
-        """Stops cleanly: streams end first, then runs are handed over, then we return."""
+        """Says when it is ready, and leaves signals to us."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             ready.set()
 
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if started := getattr(app.state, "flowserver", None):
-                started.feeds.close()
-            super().handle_exit(sig, frame)
-
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             # uvicorn's own would raise SIGTERM again at the end, before Postgres is stopped
-            loop = asyncio.get_running_loop()
-            for each in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(each, self.handle_exit, each, None)
             yield
 
     config = uvicorn.Config(
@@ -87,22 +107,37 @@ def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None
         log_config=None,
         access_log=False,
         server_header=False,
-        lifespan="on",
+        lifespan="off",
         timeout_graceful_shutdown=5,
         timeout_keep_alive=65,
     )
-    server = Server(config)
+    return Server(config)
 
-    async def go() -> None:
-        greeting = asyncio.create_task(_greet(ready, app, listening, examples, demo))
-        await server.serve(sockets=[listening])
-        greeting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await greeting
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(go())
-    return 0 if server.started else 1
+def _stop_by_signals(server: uvicorn.Server, app: Litestar) -> None:
+    """Stop cleanly at the first signal, streams first, then runs are handed over; at the second, at once."""
+    serving, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert serving is not None
+
+    def stop(number: int) -> None:
+        if not server.started:
+            serving.cancel()
+        elif server.should_exit:
+            server.force_exit = True
+            for task in asyncio.all_tasks() - {serving}:
+                task.cancel()
+        else:
+            app.state.flowserver.feeds.close()
+            server.handle_exit(number, None)
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # nohup(1) ignores it
+            loop.add_signal_handler(each, stop, each)
+
+
+def _tell(greeting: asyncio.Task[None]) -> None:
+    if not greeting.cancelled() and (failed := greeting.exception()) is not None:
+        logger.error("the server works, but its greeting broke off", exc_info=failed)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -120,7 +155,8 @@ def listen(host: str, port: int) -> socket.socket:
         Unavailable: The address cannot be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for number in range(port, min(port + PORTS, 65536)) if port else (0,):
+    numbers = range(port, min(port + PORTS, 65536)) if port else range(1)
+    for number in numbers:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -134,7 +170,7 @@ def listen(host: str, port: int) -> socket.socket:
         if port and number != port:
             print(f"port {port} is taken, so it is {number} this time")
         return listening
-    raise Unavailable(f"ports {port} to {port + PORTS - 1} of {host} are all taken")
+    raise Unavailable(f"ports {port} to {numbers[-1]} of {host} are all taken")
 
 
 async def _greet(

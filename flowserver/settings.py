@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from dotenv import dotenv_values
@@ -25,6 +25,9 @@ def about(description: str, *, secret: bool = False, also: str | None = None) ->
 
 
 Seconds = Annotated[float, Meta(gt=0)]
+WebAddress = Annotated[str, Meta(pattern=r"^https?://[^/\s]+")]
+Host = Annotated[str, Meta(pattern=r"^(\[[\w:.]+\]|[^/?#@*\\\s:]+)(:\d{1,5})?$")]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,10 +52,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         about("For chat models whose drawing gives none.", secret=True, also="OPENAI_API_KEY"),
     ] = None
     openai_base_url: Annotated[
-        str | None, about("The server of chat models whose drawing gives none.", also="OPENAI_BASE_URL")
+        WebAddress | None,
+        about("The server of chat models whose drawing gives none.", also="OPENAI_BASE_URL"),
     ] = None
     outbound_allow: Annotated[
-        tuple[str, ...],
+        tuple[Host, ...],
         about("Hosts, as name[:port] with commas, that workflows may reach although they are private."),
     ] = ()
     max_runs: Annotated[
@@ -68,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[
         Annotated[float, Meta(ge=0)], about("How long running steps may go on when the server is stopped.")
     ] = 10
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], about("How much is logged.")] = "info"
+    log_level: Annotated[LogLevel, about(f"How much is logged: {', '.join(get_args(LogLevel))}.")] = "info"
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -129,8 +133,10 @@ def _read(key: str, raw: str, kind: Any) -> Any:
     try:
         return Path(raw) if "Path" in str(kind) else msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as exc:
-        shown = "its value" if _meta(kind)["secret"] else repr(raw)
-        raise InvalidSetting(f"{key}: {shown} does not fit: {exc}") from None
+        meta = _meta(kind)
+        shown = "its value" if meta["secret"] else repr(raw)
+        wanted = str(exc).split(", got ")[0]  # what it got is a text always: an environment has nothing else
+        raise InvalidSetting(f"{key}: {shown} does not fit: {wanted} ({meta['description']})") from None
 
 
 def _meta(kind: Any) -> dict[str, Any]:

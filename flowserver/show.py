@@ -17,7 +17,7 @@ def show(event: Event) -> str:
 def shown(value: Any) -> str:
     """A value: texts as they are, a question's text alone, everything else as JSON."""
     if isinstance(value, dict) and set(value) == {"question", "input"}:
-        below = f"\n{shown(value['input'])}" if value["input"] is not None else ""
+        below = f"\n{shown(value['input'])}" if value["input"] not in (None, "") else ""
         return f"{value['question']}{below}"
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 

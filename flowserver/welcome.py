@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from flowserver.accounts import DEFAULT_ORG, KEY_FILE
 from flowserver.assembly import Flowserver
 from flowserver.commands import Unreadable, drawing
+from flowserver.errors import NotAuthenticated
 from flowserver.runs import Start
+from flowserver.settings import variable
 from flowserver.show import show
 from flowserver.workflows import Workflow
 from graphs.problems import InvalidWorkflow
@@ -23,35 +26,54 @@ async def greet(flowserver: Flowserver, url: str, examples: Path | None, demo: s
     print(f"flowserver listens on {url}   (Ctrl-C stops it)")
     if flowserver.new_key:
         print(f"a first API key was made; it is shown this once: {flowserver.new_key}")
-    if (key_file := _key_file(flowserver)) is not None:
+    if (key_file := await _key_file(flowserver)) is not None:
         print(f"the API key is kept in {key_file}")
-    saved = await _save(flowserver, examples) if examples is not None else {}
-    if demo is not None and (workflow := saved.get(demo)) is not None:
-        await _demonstrate(flowserver, workflow, url, f"$(cat {key_file})" if key_file else "<your key>")
+    sys.stdout.flush()
+    if examples is not None:
+        await _save(flowserver, examples)
+    if demo is not None and (workflow := await flowserver.workflows.find(DEFAULT_ORG, demo)) is not None:
+        await _demonstrate(flowserver, workflow, url, _key_in_shell(flowserver, key_file))
+    elif demo is not None:
+        logger.warning("no demo: no workflow is called %r", demo)
     sys.stdout.flush()
 
 
-def _key_file(flowserver: Flowserver) -> Path | None:
+async def _key_file(flowserver: Flowserver) -> Path | None:
+    """The file of the made key, if it opens this server: it may be that of another database."""
     file = flowserver.settings.data_dir / KEY_FILE
-    return file if file.exists() else None
+    try:
+        await flowserver.accounts.authenticate(file.read_text("utf-8").strip())
+    except (OSError, ValueError, NotAuthenticated):
+        return None
+    return file
 
 
-async def _save(flowserver: Flowserver, folder: Path) -> dict[str, Workflow]:
-    """The workflows of `folder` by their files' names; those that are not saved yet are saved."""
-    saved: dict[str, Workflow] = {}
+def _key_in_shell(flowserver: Flowserver, key_file: Path | None) -> str:
+    """The key as a shell finds it, so that the line can be copied."""
+    if key_file is not None:
+        return f"$(cat {shlex.quote(str(key_file.resolve()))})"
+    return f"${variable('api_key')}" if flowserver.settings.api_key else "<your key>"
+
+
+async def _save(flowserver: Flowserver, folder: Path) -> None:
+    """Save the workflows of `folder` under their files' names, unless those are taken."""
     for name, flow_data in _drawings(folder).items():
-        known = await flowserver.workflows.find(DEFAULT_ORG, name)
-        saved[name] = known or await flowserver.workflows.add(DEFAULT_ORG, name, None, flow_data)
-    return saved
+        if await flowserver.workflows.find(DEFAULT_ORG, name) is None:
+            await flowserver.workflows.add(DEFAULT_ORG, name, None, flow_data)
 
 
-def _drawings(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _drawings(folder: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.glob("*.json")):
         try:
-            found[file.stem] = drawing(file)
+            flow_data = drawing(file)
         except Unreadable as exc:
             logger.warning("example not saved: %s", exc)
+            continue
+        if isinstance(flow_data, dict):
+            found[file.stem] = flow_data
+        else:
+            logger.warning("example not saved: %s holds no drawing, which is an object", file)
     return found
 
 

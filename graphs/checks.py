@@ -9,7 +9,7 @@ from msgspec.structs import fields
 from graphs.config import CREDENTIALS, extra
 from graphs.liveness import Liveness, TooComplex
 from graphs.plan import Arc, Part, Step
-from graphs.ports import binding_ports, ports
+from graphs.ports import binding_ports, ports, title
 from graphs.problems import Problems
 from graphs.references import users_of
 from graphs.spec import NodeSpec
@@ -61,14 +61,14 @@ def _check_runs(
             _meeting(step, liveness, problems)
             _unset(step, [step.id], liveness, steps, problems)
     for part in parts.values():
-        certain = [id for id in steps if id in users.get(part.id, ()) and id not in uncertain]
+        certain = [id for id in users.get(part.id, ()) if id not in uncertain]
         _unset(part, certain, liveness, steps, problems)
 
 
 def _bound(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
     for port in binding_ports(node.type.bindings):
         if port.required and port.name not in node.bindings:
-            message = f"{node.name!r} ({node.type.name}) needs something connected to its port {port.name!r}"
+            message = f"{node.name!r} ({node.type.name}) needs {title(port.kind)} at its port {port.name!r}"
             problems.error("missing_input", node.id, where.at(), message)
 
 
@@ -119,9 +119,7 @@ def _unset(
             gap = liveness.without(user, reference.root)
             if gap is not None:
                 way = " and ".join(_choice(router, route, steps) for router, route in gap.items())
-                message = (
-                    f"'{{{{ {path.text} }}}}': {reference.root!r} does not run when {way}, but {user!r} does"
-                )
+                message = f"{path}: {reference.root!r} does not run when {way}, but {user!r} does"
                 hint = f"write {{{{ {path.text} | default('…') }}}} for that case"
                 problems.error("maybe_unset", node.id, at, message, hint)
                 break

@@ -78,7 +78,7 @@ class Settings:
 
 def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Settings:
     """Read the settings of `node`; what is wrong is in `problems`."""
-    before = len(problems.found)
+    before = problems.errors
     known = {info.name: info for info in fields(node_type.config)}
     reading = _Reading(node, problems)
     for name, key in _spelled(node, node_type, known, problems).items():
@@ -88,7 +88,7 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
             message = f"{node.name!r} ({node_type.name}) needs {name!r}: {_wanted(info.type)}"
             problems.error("missing_config", node.id, node.at("data"), message)
     settings = Settings(node_type.config, reading.fixed, reading.open, tuple(reading.paths))
-    if any(each.severity == "error" for each in problems.found[before:]):
+    if problems.errors > before:
         return dataclasses.replace(settings, valid=False)
     try:
         if not reading.open:
@@ -110,7 +110,7 @@ def _spelled(
     for key, value in node.config.items():
         name = key if key in known else also.get(key)
         if name is None:
-            if key not in node_type.ignores and key not in CREDENTIALS:
+            if value not in (None, "") and key not in (*node_type.ignores, *CREDENTIALS):
                 names = [*known, *also]
                 message = f"{node_type.name} has no setting {key!r}; it has: {listed(known)}"
                 hint = problems.did_you_mean(key, names)
@@ -168,11 +168,14 @@ class _Reading:
         try:
             self.fixed[info.name] = convert(value, info.type)
         except msgspec.ValidationError as exc:
-            _, _, inner = str(exc).partition(" - at `$")
-            at += inner.rstrip("`").replace(".", "/").replace("[", "/").replace("]", "")
-            hint = self.problems.did_you_mean(value, _choices(info.type)) if isinstance(value, str) else None
-            detail = f" ({exc})" if inner else ""
-            self.problems.error("bad_config", self.node.id, at, _misfit(info, value) + detail, hint)
+            reason, _, inner = str(exc).rstrip("`").partition(" - at `$")
+            message = f"{info.name!r} at {inner.lstrip('.')}: {reason}" if inner else _misfit(info, value)
+            hint = None
+            if isinstance(value, str):
+                hint = self.problems.did_you_mean(value, _choices(info.type))
+            else:
+                at += inner.replace(".", "/").replace("[", "/").replace("]", "")
+            self.problems.error("bad_config", self.node.id, at, message, hint)
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -180,12 +183,27 @@ def convert(value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError:
-        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-            try:
-                return msgspec.convert(msgspec.json.decode(value), kind, strict=False)
-            except (msgspec.DecodeError, RecursionError):
-                pass
-        raise
+        try:
+            found = _from_json(value)
+        except ValueError:
+            found = None
+        if found is None:
+            raise
+        return msgspec.convert(found, kind, strict=False)
+
+
+def _from_json(value: Any) -> Any:
+    """What a text of a JSON object or list holds; `None` for any other value.
+
+    Raises:
+        ValueError: It begins like one, but is none.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return None
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise ValueError(f"it is not JSON: {exc}") from None
 
 
 def extra(kind: Any, key: str, default: Any) -> Any:
@@ -202,9 +220,18 @@ def _absent(value: Any, kind: Any) -> bool:
 
 
 def _misfit(info: FieldInfo, value: Any) -> str:
-    shown = "a secret" if extra(info.type, "secret", False) else repr(value)
+    shown = "a secret" if extra(info.type, "secret", False) else _shown(value)
     shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
-    return f"{info.name!r} is {shown}; allowed is {_wanted(info.type)}"
+    message = f"{info.name!r} is {shown}; allowed is {_wanted(info.type)}"
+    try:
+        _from_json(value)
+    except ValueError as exc:
+        return f"{message}; {exc}"
+    return message
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else to_text(value)
 
 
 def _filled(value: Any, lookup: Lookup, *, texts: bool) -> Any:

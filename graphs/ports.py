@@ -15,7 +15,8 @@ from graphs.config import extra
 from nodes.contract import NodeType
 
 _NUMBERED = re.compile(r"(?:input|output)-(\d{1,4})")
-_PLAIN = (None, "", "input", "output")
+PLAIN = (None, "", "input", "output")
+"""Handles that say no more than which side of the node they are on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,13 @@ class Port:
     many: bool
     required: bool
     also: tuple[str, ...]
+
+
+def title(kind: type | None) -> str:
+    """What a provider gives, in words."""
+    names = {"ChatModel": "a chat model", "Tool": "a tool", "Memory": "a memory"}
+    name = getattr(kind, "__name__", str(kind))
+    return names.get(name, name)
 
 
 @cache
@@ -82,7 +90,7 @@ def guess(handle: str | None, known: tuple[Port, ...]) -> Port | None:
         return None
     if (port := find(handle, known)) is not None:
         return port
-    if handle in _PLAIN or len(known) == 1:
+    if handle in PLAIN or len(known) == 1:
         return known[0]
     number = _NUMBERED.fullmatch(handle or "")
     return known[int(number[1])] if number and int(number[1]) < len(known) else None

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+MOST = 1_000
 MOST_HINTS = 50
 
 
@@ -44,21 +45,27 @@ class Problems:
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self.errors = 0
+        """How many errors there are, also of those that are not kept."""
 
     def error(self, code: str, where: str, pointer: str, message: str, hint: str | None = None) -> None:
-        self.found.append(Problem(code, "error", where, pointer, message, hint))
+        self._add(Problem(code, "error", where, pointer, message, hint))
 
     def warning(self, code: str, where: str, pointer: str, message: str, hint: str | None = None) -> None:
-        self.found.append(Problem(code, "warning", where, pointer, message, hint))
+        self._add(Problem(code, "warning", where, pointer, message, hint))
+
+    def _add(self, problem: Problem) -> None:
+        self.errors += problem.severity == "error"
+        if len(self.found) < MOST:
+            self.found.append(problem)
+        elif len(self.found) == MOST or problem.severity == "error":
+            message = f"there are more than {MOST} problems; the rest is not shown"
+            self.found[MOST:] = [Problem("too_many_problems", problem.severity, "", "", message)]
 
     def did_you_mean(self, found: str, known: Iterable[str]) -> str | None:
         """A hint that names the closest of `known`, if one is close."""
         # Comparing takes milliseconds with many names; a drawing with thousands of mistakes needs no hints.
         return did_you_mean(found, known) if len(self.found) < MOST_HINTS else None
-
-    @property
-    def errors(self) -> bool:
-        return any(problem.severity == "error" for problem in self.found)
 
 
 def pointer(*parts: str | int) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from graphs.checks import check
 from graphs.config import Settings, read_settings
 from graphs.plan import Arc, Durability, Part, Plan, Step, routes
-from graphs.ports import Port, binding_ports, find, find_route, guess, ports
+from graphs.ports import PLAIN, Port, binding_ports, find, find_route, guess, ports, title
 from graphs.problems import InvalidWorkflow, Problem, Problems, listed
 from graphs.references import resolve_references
 from graphs.spec import EdgeSpec, NodeSpec, WorkflowSpec
@@ -22,6 +22,9 @@ from nodes.contract import NodeType, Tool
 from nodes.registry import Registry
 
 Named = TypeVar("Named", Step, Part)
+
+MOST_CYCLES = 20
+"""How many are reported; a drawing can have more than anybody could wait for."""
 
 
 @dataclass(slots=True)
@@ -82,9 +85,7 @@ def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems) -> Plan:
     parts = make_parts(draft, problems)
     steps = order(reachable(make_steps(draft), draft, problems), draft, problems)
     triggers = tuple(step.id for step in steps.values() if step.type.kind == "trigger")
-    parts, steps = resolve_references(
-        parts, steps, draft.nodes, draft.broken, draft.uncertain & steps.keys(), problems
-    )
+    parts, steps = resolve_references(parts, steps, draft.nodes, draft.broken, draft.uncertain, problems)
     check(steps, parts, triggers, draft.nodes, draft.doubtful, draft.uncertain, problems)
     if problems.errors:
         raise InvalidWorkflow(in_place(problems.found))
@@ -152,10 +153,9 @@ def bind(edge: EdgeSpec, port: Port, draft: Draft, problems: Problems) -> bool:
     gives = Tool if source.tool is not None and source.is_step else source.gives
     if gives is not port.kind:
         found = f"gives {title(gives)}" if gives else "is a step, not a provider"
-        message = (
-            f"port {port.name!r} of {edge.target!r} takes {title(port.kind)}, but {edge.source!r} {found}"
-        )
-        problems.error("wrong_type", edge.name, at_handle(edge, "target"), f"{message} ({source.name})")
+        message = f"port {port.name!r} of {edge.target!r} takes {title(port.kind)}, but "
+        message += f"{edge.source!r} ({source.name}) {found}"
+        problems.error("wrong_type", edge.name, at_handle(edge, "target"), message)
         return False
     bound = draft.bindings.setdefault(edge.target, {})
     known = bound.get(port.name, ())
@@ -167,12 +167,6 @@ def bind(edge: EdgeSpec, port: Port, draft: Draft, problems: Problems) -> bool:
         return False
     bound[port.name] = (*known, edge.source)
     return True
-
-
-def title(kind: type | None) -> str:
-    names = {"ChatModel": "a chat model", "Tool": "a tool", "Memory": "a memory"}
-    name = getattr(kind, "__name__", str(kind))
-    return names.get(name, name)
 
 
 def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
@@ -215,10 +209,11 @@ def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems)
     if name is None:
         handle = edge.source_handle
         message = f"{edge.source!r} ({source.name}) has no output {handle!r}; it has: {listed(names)}"
-        if not handle:
+        hint = problems.did_you_mean(handle or "", names)
+        if handle in PLAIN:
+            hint = None
             message = f"the arrow does not say from which output of {edge.source!r} ({source.name}) it leads"
             message = f"{message}; it has: {listed(names)}"
-        hint = problems.did_you_mean(handle or "", names)
         problems.error("unknown_port", edge.name, at_handle(edge, "source"), message, hint)
     return name
 
@@ -312,12 +307,12 @@ def led_to(starts: Iterable[str], arcs: Iterable[Arc]) -> set[str]:
 
 def order(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str, Step]:
     """The steps, each after those that lead to it; a cycle is a problem and is cut."""
-    while True:
+    for _ in range(MOST_CYCLES):
         sorter = TopologicalSorter({id: sorted(step.sources) for id, step in steps.items()})
         try:
             return {id: steps[id] for id in sorter.static_order() if id in steps}
         except CycleError as exc:
-            ids = list(reversed(exc.args[1]))[:-1]
+            ids = exc.args[1][:-1]
             first = min(ids, key=lambda id: draft.nodes[id].index)
             at = ids.index(first)
             path = [*ids[at:], *ids[:at], first]
@@ -332,6 +327,8 @@ def order(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str,
             draft.uncertain |= led_to(ids, draft.arcs)
             kept = tuple(arc for arc in steps[first].arcs if arc.source != last)
             steps = steps | {first: dataclasses.replace(steps[first], arcs=kept)}
+    draft.uncertain |= steps.keys()
+    return {id: dataclasses.replace(step, arcs=()) for id, step in steps.items()}
 
 
 def waves(steps: Mapping[str, Step]) -> tuple[tuple[str, ...], ...]:

@@ -72,7 +72,6 @@ class StepFailed(Exception):
 
 def runner(step: Step, plan: Plan) -> Node:
     """The LangGraph node of `step`: state in, outcome out. It runs if an arc is live, else it is skipped."""
-    known = ports(step.type.inputs)
 
     async def run(state: State, runtime: Runtime[Run]) -> dict[str, Any]:
         here = runtime.context
@@ -85,27 +84,32 @@ def runner(step: Step, plan: Plan) -> Node:
         arrived: dict[str, list[Any]] = {}
         for arc in live:
             arrived.setdefault(arc.input, []).append(carried(arc, state, plan.steps))
-        inputs = _inputs(step.type.inputs, known, arrived)
-        return await _act(_Acting(step, plan, here, state), inputs)
+        return await _act(_Acting(step, plan, here, state), arrived)
 
     run.__name__ = step.id
     return run
 
 
-def _inputs(
-    struct: type[msgspec.Struct], known: Sequence[Port], arrived: Mapping[str, Sequence[Any]]
-) -> msgspec.Struct:
+def _inputs(struct: type[msgspec.Struct], arrived: Mapping[str, Sequence[Any]]) -> msgspec.Struct:
     values: dict[str, Any] = {}
-    for port in known:
+    for port in ports(struct):
         if found := arrived.get(port.name):
-            values[port.name] = tuple(found) if port.many else _fit(found[0], port.kind)
+            values[port.name] = tuple(found) if port.many else _fit(found[0], port)
+        elif port.required:
+            raise NodeError(f"nothing has arrived at the input {port.name!r}", code="missing_value")
     return struct(**values)
 
 
-def _fit(value: Any, kind: Any) -> Any:
-    if kind is Any:
+def _fit(value: Any, port: Port) -> Any:
+    if port.kind is Any:
         return value
-    return to_text(value) if kind is str else msgspec.convert(value, kind, strict=False)
+    if port.kind is str:
+        return to_text(value)
+    try:
+        return msgspec.convert(value, port.kind, strict=False)
+    except msgspec.ValidationError as exc:
+        message = f"the input {port.name!r} cannot take what arrived: {exc}"
+        raise NodeError(message, code="bad_input") from None
 
 
 @dataclass(slots=True)
@@ -182,11 +186,12 @@ class _Acting:
         return made
 
 
-async def _act(acting: _Acting, inputs: msgspec.Struct) -> dict[str, Any]:
+async def _act(acting: _Acting, arrived: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     step, reporter = acting.step, acting.run.reporter
     reporter.started(step.id, step.type)
     began = time.perf_counter()
     try:
+        inputs = _inputs(step.type.inputs, arrived)
         config = step.settings.fill(acting.lookup(step))
         given = [acting.bound(step)] if step.type.bindings.__struct_fields__ else []
         made = await step.type.act(config, inputs, *given, acting.context(step))

@@ -56,6 +56,10 @@ class Path:
     keys: tuple[str | int, ...] = ()
     filters: tuple[Filter, ...] = ()
 
+    def __str__(self) -> str:
+        shown = self.text if len(self.text) <= 80 else f"{self.text[:80]}…"
+        return f"'{{{{ {shown} }}}}'"
+
     @property
     def optional(self) -> bool:
         """Whether it may lead to nothing."""

@@ -183,7 +183,7 @@ class NodeType:
         hints = _signature(run, name, [["config", "inputs", "ctx"], ["config", "inputs", "bindings", "ctx"]])
         if not inspect.iscoroutinefunction(run):
             raise NodeDefinitionError(f"{run.__module__}: 'run' of node {name!r} must be 'async def'")
-        given = outputs or hints["return"]
+        given = outputs or hints.get("return")
         if not (isinstance(given, type) and issubclass(given, msgspec.Struct)):
             raise NodeDefinitionError(
                 f"{run.__module__}: node {name!r} must return a struct or name 'outputs'"
@@ -255,4 +255,10 @@ def _signature(function: Callable[..., Any], name: str, allowed: list[list[str]]
             f"{function.__module__}: node {name!r} needs '{function.__name__}{wanted}', "
             f"not '({', '.join(found)})'"
         )
-    return get_type_hints(function, include_extras=True)
+    hints = get_type_hints(function, include_extras=True)
+    for each in found[:-1]:
+        if not (isinstance(kind := hints.get(each), type) and issubclass(kind, msgspec.Struct)):
+            raise NodeDefinitionError(
+                f"{function.__module__}: '{each}' of node {name!r} must be annotated with a struct"
+            )
+    return hints

@@ -27,8 +27,4 @@ def split(text: str) -> Mapping[str, LiteralString]:
 def migrations() -> list[tuple[str, LiteralString]]:
     """Every migration as (name, SQL), in the order they are applied."""
     files = (resources.files(__name__) / "migrations").iterdir()
-    return sorted(
-        (file.name, file.read_text("utf-8"))
-        for file in files
-        if file.name.endswith(".sql")
-    )
+    return sorted((file.name, file.read_text("utf-8")) for file in files if file.name.endswith(".sql"))

@@ -24,11 +24,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        for what, names in (("action", actions(self)), ("form field", [field.name for field in self.form])):
+        for what, names in (("actions", actions(self)), ("form fields", [field.name for field in self.form])):
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"two {what}s are called {twice[0]!r}; their names must differ")
+                raise ValueError(f"two {what} are called {twice[0]!r}; their names must differ")
             if "" in names:
-                raise ValueError(f"a {what} has an empty name")
+                raise ValueError(f"one of the {what} has an empty name")
 
 
 class Inputs(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ import pytest
 from flowserver import embedded
 from flowserver.cluster import PostgresFailed
 from flowserver.embedded import embedded_postgres
+from tests.data_dirs import data_directory
 
 ROOT = Path(__file__).parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
@@ -39,22 +40,24 @@ postgres.stop()
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def data_dir() -> Iterator[Path]:
     """A data directory whose Postgres has been made and does not run."""
-    data_dir = tmp_path_factory.mktemp("embedded") / "data"
-    left_by_killed_initdb = data_dir / "postgres.new" / "base"
-    left_by_killed_initdb.mkdir(parents=True)
-    embedded.start(data_dir).stop()
-    yield data_dir
-    end(data_dir)
+    with data_directory() as folder:
+        data_dir = folder / "data"
+        left_by_killed_initdb = data_dir / "postgres.new" / "base"
+        left_by_killed_initdb.mkdir(parents=True)
+        embedded.start(data_dir).stop()
+        yield data_dir
+        end(data_dir)
 
 
 @pytest.fixture
-def empty_dir(tmp_path: Path) -> Iterator[Path]:
+def empty_dir() -> Iterator[Path]:
     """A data directory without a Postgres."""
-    yield tmp_path
-    for cluster in tmp_path.rglob("postgres"):
-        end(cluster.parent)
+    with data_directory() as folder:
+        yield folder
+        for cluster in folder.rglob("postgres"):
+            end(cluster.parent)
 
 
 def end(data_dir: Path) -> None:

@@ -16,7 +16,11 @@ from graphs.compile import Checked, Compiler
 from graphs.plan import Plan
 from nodes import registry
 
-CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
+FOLDER = Path(__file__).parent / "cases"
+CASES = sorted(FOLDER.glob("*.json"))
+GOOD = [
+    case for case in CASES if (text := case.with_suffix(".txt")).exists() and "durability" in text.read_text()
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +48,10 @@ def test_every_pointer_leads_into_the_drawing(case: Path, compiler: Compiler) ->
     assert [each for each in checked.problems if not leads(each.pointer, drawing)] == []
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.stem)
 def test_what_checks_also_compiles_with_the_same_words(case: Path, compiler: Compiler) -> None:
     drawing = msgspec.json.decode(case.read_bytes())
     checked = compiler.check(drawing)
-    if checked.plan is None:
-        pytest.skip("it does not compile")
 
     compiled = compiler.compile(drawing)
 
@@ -58,7 +60,7 @@ def test_what_checks_also_compiles_with_the_same_words(case: Path, compiler: Com
 
 
 def test_every_answer_belongs_to_a_case() -> None:
-    answers = {each.stem for each in (Path(__file__).parent / "cases").glob("*.txt")}
+    answers = {each.stem for each in FOLDER.glob("*.txt")}
 
     assert answers == {case.stem for case in CASES}
 
