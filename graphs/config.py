@@ -86,7 +86,7 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
     for name, info in known.items():
         if info.required and name not in reading.seen:
             message = f"{node.name!r} ({node_type.name}) needs {name!r}: {_wanted(info.type)}"
-            problems.error("missing_config", node.id, node.at("data"), message)
+            problems.error("missing_config", node.id, node.at_data, message)
     settings = Settings(node_type.config, reading.fixed, reading.open, tuple(reading.paths))
     if problems.errors > before:
         return dataclasses.replace(settings, valid=False)
@@ -96,7 +96,7 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
         if node_type.routes is not None:  # its ports are needed now
             settings.provisional()
     except (ValueError, NodeError) as exc:  # what the settings say together is wrong
-        problems.error("bad_config", node.id, node.at("data"), str(exc))
+        problems.error("bad_config", node.id, node.at_data, str(exc))
         return dataclasses.replace(settings, valid=False)
     return settings
 

@@ -69,6 +69,11 @@ class NodeSpec(msgspec.Struct, frozen=True):
         """What may be configuration: `data` without the keys that describe the node."""
         return {key: value for key, value in self.data.items() if key not in DESCRIPTIVE and key != "name"}
 
+    @property
+    def at_data(self) -> str:
+        """Where its settings are, or would be."""
+        return self.at("data") if self.data else self.at()
+
     def at(self, *parts: str | int) -> str:
         return pointer("nodes", self.index, *parts)
 

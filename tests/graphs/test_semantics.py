@@ -90,9 +90,9 @@ class Drawing:
 
     def choices(self) -> Iterator[tuple[str | None, dict[str, str]]]:
         """Every trigger with every way that the routers can take."""
-        triggers = [id for id, kind in self.kinds.items() if kind == "StartNode"] or [None]
+        triggers: list[str | None] = [id for id, kind in self.kinds.items() if kind == "StartNode"]
         routers = {id: ways(kind) for id, kind in self.kinds.items() if ways(kind)}
-        for trigger in triggers:
+        for trigger in triggers or [None]:
             for taken in itertools.product(*routers.values()):
                 yield trigger, dict(zip(routers, taken, strict=True))
 

@@ -256,7 +256,7 @@ def test_a_filter(text: str, expected: Any) -> None:
 
 
 def test_every_filter_takes_every_value() -> None:
-    values = [None, True, 0, -1.5, "", "text", [], [None, {"a": []}], {}, {"a": 1}]
+    values: list[Any] = [None, True, 0, -1.5, "", "text", [], [None, {"a": []}], {}, {"a": 1}]
 
     filled = [fill(f"{{{{ x | {name} }}}}", {"x": value}) for name in FILTERS for value in values]
 
@@ -273,7 +273,7 @@ def test_every_filter_takes_every_value() -> None:
     ],
 )
 def test_a_text_that_would_grow_without_end_is_refused_before_it_does(text: str) -> None:
-    values = {"big": "x" * 1_000_000, "list": [0] * 200_000, "quotes": '"'}
+    values: dict[str, Any] = {"big": "x" * 1_000_000, "list": [0] * 200_000, "quotes": '"'}
 
     with pytest.raises(NodeError) as refused:
         fill(text, values)

@@ -1,11 +1,12 @@
-"""Postgres itself checks every query we ship, and the migrations can be applied by anybody at any time."""
+"""Postgres itself checks every query that is shipped, and the migrations that they need."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from importlib import resources
-from typing import LiteralString, cast
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,55 +14,97 @@ import pytest
 import sql
 from flowserver.db import migrate
 from tests.databases import Databases
+from tests.server import ROOT
 
-FILES = [f.name.removesuffix(".sql") for f in resources.files("sql").iterdir() if f.name.endswith(".sql")]
+FILES = sorted(
+    file.name.removesuffix(".sql") for file in resources.files("sql").iterdir() if file.name.endswith(".sql")
+)
 QUERIES = [
-    pytest.param(text, id=f"{file}.{name}")
-    for file in sorted(FILES)
-    for name, text in sql.queries(file).items()
+    pytest.param(text, id=f"{file}.{name}") for file in FILES for name, text in sql.queries(file).items()
 ]
 
+SCHEMA = """
+SELECT table_name, column_name, data_type, is_nullable, column_default
+  FROM information_schema.columns
+ WHERE table_schema = 'public'
+UNION ALL
+SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
+ ORDER BY 1, 2
+"""
 
-def numbered(query: str) -> LiteralString:
+
+def numbered(query: str) -> str:
     """Write psycopg's `%(name)s` as the `$1` that PREPARE takes."""
     names: dict[str, str] = {}
-    text = re.sub(r"%\((\w+)\)s", lambda m: names.setdefault(m[1], f"${len(names) + 1}"), query)
-    return cast(LiteralString, text)
+    text = re.sub(r"%\((\w+)\)s", lambda found: names.setdefault(found[1], f"${len(names) + 1}"), query)
+    return text.replace("%%", "%")
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_query_is_valid(query: str, dsn: str) -> None:
+def test_postgres_can_prepare_a_query(query: str, dsn: str) -> None:
     with psycopg.connect(dsn) as conn:
         conn.execute("PREPARE q AS " + numbered(query))
 
 
-def test_every_table_of_somebody_has_its_organisation(dsn: str) -> None:
-    """Tables that belong to nobody are named here; a new one has `org_id NOT NULL`."""
-    nobodys = {"org", "migration"}
-    query = """
-        SELECT c.relname, bool_or(a.attname = 'org_id' AND a.attnotnull)
-          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-         WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
-           AND c.relname NOT LIKE 'checkpoint%'
-         GROUP BY c.relname
-    """
+def test_every_query_file_holds_queries() -> None:
+    assert all(sql.queries(file) for file in FILES)
+    assert len(QUERIES) == sum(len(sql.queries(file)) for file in FILES)
+
+
+def test_a_query_begins_at_its_name_and_keeps_its_comments() -> None:
+    found = sql.split("-- first --\n-- Why.\nSELECT 1;\n\n-- second --\nSELECT 2 -- two --\n;\n")
+
+    assert found == {"first": "-- Why.\nSELECT 1;", "second": "SELECT 2 -- two --\n;"}
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    names = [name for name, _ in sql.migrations()]
+
+    assert [name.split("_")[0] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+
+
+def schema(dsn: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(dsn) as conn:
-        tables = dict(conn.execute(query).fetchall())
-
-    assert {name for name, has in tables.items() if not has} == nobodys
+        return conn.execute(SCHEMA).fetchall()
 
 
-async def test_migrations_applied_again_change_nothing(dsn: str) -> None:
+def applied(dsn: str) -> list[str]:
+    with psycopg.connect(dsn) as conn:
+        return [row[0] for row in conn.execute("SELECT name FROM migration ORDER BY name")]
+
+
+async def test_migrations_applied_twice_change_nothing(dsn: str) -> None:
+    before = schema(dsn)
+
     await migrate(dsn)
 
-    with psycopg.connect(dsn) as conn:
-        rows = conn.execute("SELECT name FROM migration ORDER BY name").fetchall()
-    assert [name for (name,) in rows] == [name for name, _ in sql.migrations()]
+    assert schema(dsn) == before
+    assert applied(dsn) == [name for name, _ in sql.migrations()]
 
 
-async def test_replicas_that_start_together_all_find_the_schema(databases: Databases) -> None:
-    with databases.fresh(template="template1") as dsn:
-        await asyncio.gather(*(migrate(dsn) for _ in range(4)))
+async def test_two_processes_may_migrate_one_empty_database_at_once(databases: Databases, dsn: str) -> None:
+    command = "import asyncio, sys; from flowserver.db import migrate; asyncio.run(migrate(sys.argv[1]))"
+    with databases.fresh("template1") as empty:
+        processes = [
+            await asyncio.create_subprocess_exec(sys.executable, "-c", command, empty, cwd=ROOT)
+            for _ in range(2)
+        ]
+        ended = [await process.wait() for process in processes]
 
-        with psycopg.connect(dsn) as conn:
-            conn.execute("SELECT 1 FROM run, checkpoints")
+        assert ended == [0, 0]
+        assert schema(empty) == schema(dsn)
+        assert applied(empty) == [name for name, _ in sql.migrations()]
+
+
+async def test_a_failed_migration_leaves_nothing_and_frees_the_lock(databases: Databases) -> None:
+    with databases.fresh("template1") as empty:
+        with psycopg.connect(empty) as conn:
+            conn.execute("CREATE TABLE workflow (in_the_way int)")
+
+        with pytest.raises(psycopg.errors.DuplicateTable):
+            await migrate(empty)
+
+        with psycopg.connect(empty) as conn:
+            conn.execute("DROP TABLE workflow")
+        await migrate(empty)
+        assert applied(empty) == [name for name, _ in sql.migrations()]
