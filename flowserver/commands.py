@@ -127,10 +127,14 @@ async def _run(
             print(warning, file=sys.stderr)
         start = Start(compiled=compiled, flow_data=flow_data, input=given, session_id=session, kind="cli")
         id = await flowserver.runs.start(DEFAULT_ORG, start)
+        following = asyncio.create_task(_follow(flowserver, id, stream, as_json))
         try:
-            ended = await _follow(flowserver, id, stream, as_json)
+            # A task of its own, for the `wait_for` of Python 3.11 that it sits in may swallow Ctrl-C.
+            await asyncio.wait([following])
+            ended = following.result()
         except BaseException:
-            # Whoever started it has left; the next server would take it up and go on.
+            following.cancel()
+            # Whoever started the run has left; the next server would take it up and go on.
             with suppress(RunEnded):
                 await flowserver.runs.cancel(DEFAULT_ORG, id)
             raise

@@ -67,6 +67,9 @@ class Recorder:
     def failed(self, id: str, error: Mapping[str, Any]) -> None:
         self._journal.add("step.failed", _step(id) | {"error": clean(error), "will_retry": False})
 
+    async def written(self) -> None:
+        await self._journal.flush()
+
 
 def _step(id: str) -> dict[str, Any]:
     return {"step": id}

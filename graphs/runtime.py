@@ -36,6 +36,8 @@ class Reporter(Protocol):
     ) -> None: ...
     def skipped(self, id: str, because: Mapping[str, Any]) -> None: ...
     def failed(self, id: str, error: Mapping[str, Any]) -> None: ...
+    async def written(self) -> None:
+        """Return when everything told so far is kept."""
 
 
 @dataclass(slots=True)
@@ -189,6 +191,8 @@ class _Acting:
 async def _act(acting: _Acting, arrived: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     step, reporter = acting.step, acting.run.reporter
     reporter.started(step.id, step.type)
+    if step.type.effect:  # an attempt that may have done something is on record, whatever dies next
+        await reporter.written()
     began = time.perf_counter()
     try:
         inputs = _inputs(step.type.inputs, arrived)

@@ -43,6 +43,9 @@ class Recording:
         self.told.append(("failed", id))
         self.errors[id] = error
 
+    async def written(self) -> None:
+        pass
+
     def those(self, what: str) -> list[str]:
         return [id for told, id in self.told if told == what]
 
