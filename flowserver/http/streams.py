@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from uuid import UUID
 
+from litestar.exceptions import ClientException
 from litestar.response import Stream
 
-from flowserver.errors import BadRequest, FlowserverError
+from flowserver.errors import FlowserverError
 from flowserver.runs import Runs
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "keep-alive"}
@@ -53,14 +54,14 @@ def position(last_event_id: str | None, after: int | None) -> int:
     """The number of the last event a client has seen.
 
     Raises:
-        BadRequest: It is not a number that an event can have.
+        ClientException: It is not a number that an event can have.
     """
     if after is not None or not last_event_id:
         seq, name = after or 0, "after"
     elif last_event_id.isdecimal() and last_event_id.isascii() and len(last_event_id) < 20:
         seq, name = int(last_event_id), "Last-Event-ID"
     else:
-        raise BadRequest("'Last-Event-ID' must be the number of an event, or left out")
+        raise ClientException("'Last-Event-ID' must be the number of an event, or left out")
     if not 0 <= seq <= _BIGGEST:
-        raise BadRequest(f"'{name}' must be the number of an event, or left out")
+        raise ClientException(f"'{name}' must be the number of an event, or left out")
     return seq
