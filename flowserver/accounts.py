@@ -55,10 +55,11 @@ class Accounts:
         self._good[digest] = (row["org_id"], time.monotonic() + _REMEMBER)
         return UUID(str(row["org_id"]))
 
-    async def ensure_default(self, data_dir: Path, given: str | None) -> str | None:
+    async def ensure_default(self, data_dir: Path, given: str | None, *, make_key: bool) -> str | None:
         """Make the default organisation and its key if they are missing; return a key made just now.
 
-        `given` is the operator's own key. A made one is kept in `data_dir`, readable by its owner only.
+        `given` is the operator's own key. With `make_key` one is made if there is none at all, and kept in
+        `data_dir`, readable by its owner only; a process that tells nobody of it should not make it.
 
         Raises:
             Unavailable: It cannot be kept there.
@@ -69,7 +70,7 @@ class Accounts:
                 await conn.execute(_INSERT_KEY, _key_row(given, "FLOWSERVER_API_KEY"))
                 return None
             keys = row_of(await (await conn.execute(_COUNT_KEYS, {"org": DEFAULT_ORG})).fetchone())["keys"]
-            if keys:
+            if keys or not make_key:
                 return None
             made = f"fs_{secrets.token_urlsafe(32)}"
             _write_private(data_dir / KEY_FILE, made + "\n")

@@ -52,7 +52,7 @@ async def assemble(settings: Settings, dsn: str, *, takes_over: bool = True) -> 
         pool = await stack.enter_async_context(make_pool(dsn))
         http = await stack.enter_async_context(outbound_client(allowed))
         accounts = Accounts(pool)
-        new_key = await accounts.ensure_default(settings.data_dir, settings.api_key)
+        new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=takes_over)
         feeds = Feeds()
         workflows = Workflows(pool, compiler)
         models = ModelDefaults(settings.openai_base_url, settings.openai_api_key)

@@ -44,7 +44,7 @@ async def migrate(dsn: str) -> None:
         Unavailable: The server cannot be reached, is too old, or has no pgvector.
     """
     try:
-        conn = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row)
+        conn = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
     except psycopg.OperationalError as exc:
         raise Unavailable(f"Postgres cannot be reached: {str(exc).strip().splitlines()[0]}") from None
     async with conn:

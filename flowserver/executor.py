@@ -133,7 +133,8 @@ class Executor:
     async def _look(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 while self.has_room and await self.take_next():

@@ -81,8 +81,10 @@ class Journal:
             await self._added.wait()
             pause = self._written_at + TEXT_DELAY - time.monotonic()
             if pause > 0 and not self._urgent.is_set():
+                # Not wait_for: before Python 3.12 it can swallow a cancellation that meets the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._urgent.wait()
             if self._urgent.is_set():
                 await asyncio.sleep(STEP_DELAY)
             await self.flush()
@@ -194,4 +196,5 @@ async def watch(
                 yield []
                 silent_since = time.monotonic()
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), quiet if feed.is_live else poll)
+                async with asyncio.timeout(quiet if feed.is_live else poll):
+                    await changed.wait()
