@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import httpx
+
 from flowserver.accounts import Accounts
 from flowserver.db import Pool, make_pool, migrate
+from flowserver.errors import Unavailable
 from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.feeds import Feeds
@@ -43,14 +46,14 @@ async def assemble(settings: Settings, dsn: str, *, takes_over: bool = True) -> 
     With `takes_over` it executes every run that waits, not only those started here.
 
     Raises:
-        Unavailable: The database cannot be used.
+        Unavailable: The database, or a setting, cannot be used.
     """
     await migrate(dsn)
     compiler = Compiler(registry.discover())
     allowed = [*settings.outbound_allow, *_operators_own(settings)]
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
-        http = await stack.enter_async_context(outbound_client(allowed))
+        http = await stack.enter_async_context(_way_out(allowed))
         accounts = Accounts(pool)
         new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=takes_over)
         feeds = Feeds()
@@ -71,6 +74,13 @@ async def assemble(settings: Settings, dsn: str, *, takes_over: bool = True) -> 
         finally:
             feeds.close()
             await executor.stop(settings.grace_seconds)
+
+
+def _way_out(allowed: list[str]) -> httpx.AsyncClient:
+    try:
+        return outbound_client(allowed)
+    except ValueError as exc:
+        raise Unavailable(f"FLOWSERVER_OUTBOUND_ALLOW: {exc}") from None
 
 
 def _operators_own(settings: Settings) -> list[str]:

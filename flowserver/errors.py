@@ -10,7 +10,7 @@ What the server refuses on purpose:
     - NotOpen           the question is not open (any more)
     - RunEnded          the run has ended
     - ThreadBusy        the session has another run that is not done
-* Unavailable           the database cannot be used: at start, told in one sentence
+* Unavailable           what the server needs cannot be used: at start, told in one sentence
 * Fenced                this process has lost its run to another one
 """
 
@@ -94,7 +94,7 @@ class ThreadBusy(Conflict):
 
 
 class Unavailable(Exception):
-    """The database cannot be used; the message is one sentence for the operator."""
+    """What the server needs cannot be used; the message is one sentence for the operator."""
 
 
 class Fenced(Exception):
