@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 
 from tests.server import drawing, edge, events_of, node, told
@@ -322,14 +323,33 @@ async def test_dead_branches_are_skipped_with_the_reason_and_joins_run_once(clie
         assert told(events).count("step.finished join") == 1
 
 
-async def test_everything_of_another_organisation_is_not_there(client: Client) -> None:
-    for call in (
-        client.get(f"/runs/{uuid4()}"),
-        client.get(f"/runs/{uuid4()}/events"),
-        client.post(f"/runs/{uuid4()}/cancel"),
-        client.post(f"/runs/{uuid4()}/resume", json={"answer": 1}),
-        client.post(f"/workflows/{uuid4()}/runs", json={}),
-    ):
-        response = await call
-        assert response.status_code == 404
+async def test_everything_of_another_organisation_is_not_there(client: Client, dsn: str) -> None:
+    saved = (await client.post("/workflows", json={"name": "w", "flow_data": ASK})).json()
+    run_ = (await client.post(f"/workflows/{saved['id']}/runs", json={})).json()
+    stranger = {"Authorization": "Bearer key-of-a-stranger"}
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
+        await conn.execute(
+            "INSERT INTO api_key (id, org_id, name, digest)"
+            " VALUES (%s, %s, 'k', sha256('key-of-a-stranger'))",
+            (uuid4(), other),
+        )
+
+    calls = [
+        ("GET", f"/workflows/{saved['id']}", None),
+        ("PUT", f"/workflows/{saved['id']}", {"name": "mine"}),
+        ("DELETE", f"/workflows/{saved['id']}", None),
+        ("POST", f"/workflows/{saved['id']}/runs", {}),
+        ("GET", f"/runs/{run_['id']}", None),
+        ("GET", f"/runs/{run_['id']}/events", None),
+        ("POST", f"/runs/{run_['id']}/cancel", None),
+        ("POST", f"/runs/{run_['id']}/resume", {"question_id": run_["questions"][0]["id"], "answer": "yes"}),
+    ]
+    for method, path, body in calls:
+        response = await client.request(method, path, json=body, headers=stranger)
+        assert response.status_code == 404, (method, path)
         assert response.json()["type"] == "urn:flowserver:problem:not_found"
+    for path in ("/workflows", "/runs", f"/runs?workflow_id={saved['id']}"):
+        assert (await client.get(path, headers=stranger)).json()["items"] == []
+    assert (await client.get(f"/workflows/{saved['id']}")).json() == saved
+    assert (await client.get(f"/runs/{run_['id']}")).json() == run_
