@@ -24,8 +24,8 @@ from flowserver.runs import RunView, Start
 from flowserver.settings import Settings
 from flowserver.show import show, shown
 from graphs.compile import Compiler
-from graphs.plan import summary
 from graphs.problems import InvalidWorkflow
+from graphs.summary import summary
 from nodes import registry
 
 OK, FAILED, REFUSED, WAITING = 0, 1, 2, 3

@@ -31,9 +31,10 @@ from flowserver.questions import CancelWished, ask
 from flowserver.recorder import Recorder
 from flowserver.saver import MARK, FencedSaver
 from flowserver.workflows import Workflows, json
+from graphs.build import ENOUGH
 from graphs.compile import Compiled
 from graphs.problems import InvalidWorkflow
-from graphs.runtime import Run, StepFailed
+from graphs.runtime import Meter, Run, StepFailed
 from graphs.state import ENTRY, persistent, result
 from graphs.values import clean
 from nodes.contract import ModelDefaults
@@ -180,7 +181,7 @@ class Execution:
         config: RunnableConfig = {
             "configurable": {"thread_id": claim.thread_id, "__pregel_strict_resume": True},
             "metadata": {MARK: str(claim.id)},
-            "recursion_limit": len(plan.steps) + 10,
+            "recursion_limit": ENOUGH,
         }
         given: Any = {ENTRY: {"run": str(claim.id)}}
         if claim.epoch > 1:
@@ -198,7 +199,7 @@ class Execution:
                 given,
                 config,
                 context=context,
-                durability=claim.durability or plan.durability,
+                durability=claim.durability or compiled.durability,
                 control=self._control,
             )
             if not (interrupts := state.get("__interrupt__")):
@@ -224,6 +225,8 @@ class Execution:
             http=self._with.http,
             models=self._with.models,
             redact=lambda text: _redact(text, compiled, self._with.models),
+            slots=asyncio.Semaphore(compiled.plan.max_concurrency),
+            meter=Meter(compiled.plan.limits, dict(self._recorder.spent)),
         )
 
     async def _remember(self) -> None:
@@ -243,6 +246,7 @@ class Execution:
             "output": json(output),
             "error": json(error) if error else None,
             "usage": json(usage),
+            "had_errors": self._recorder.had_errors,
         }
         await self._journal.append_with(_FINISH, values)
 

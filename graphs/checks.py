@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence, Set
 from msgspec.structs import fields
 
 from graphs.config import CREDENTIALS, extra
-from graphs.liveness import Liveness, TooComplex
-from graphs.plan import Arc, Part, Step
+from graphs.fitting import check_arcs, check_ports
+from graphs.liveness import NEVER, Liveness, TooComplex
+from graphs.plan import ERROR, Arc, Loop, Part, Step
 from graphs.ports import binding_ports, ports, title
-from graphs.problems import Problems
+from graphs.problems import Problems, listed
 from graphs.references import users_of
+from graphs.regions import Shape, back_arcs
 from graphs.spec import NodeSpec
 
 
@@ -20,6 +22,7 @@ def check(
     parts: Mapping[str, Part],
     triggers: Sequence[str],
     nodes: Mapping[str, NodeSpec],
+    shape: Shape,
     doubtful: Set[str],
     uncertain: Set[str],
     problems: Problems,
@@ -36,11 +39,15 @@ def check(
         _credentials(node, nodes[node.id], problems)
         if node.id not in doubtful:
             _bound(node, nodes[node.id], problems)
+    back = back_arcs(shape.region, shape.maps)
     for step in steps.values():
         if step.id not in doubtful:
-            _fed(step, nodes[step.id], problems)
+            _fed(step, back, nodes[step.id], problems)
+    check_arcs(steps, back, problems)
+    check_ports(steps, shape, back, nodes, problems)
+    _leaking(every, nodes, problems)
     try:
-        _check_runs(steps, parts, triggers, uncertain, problems)
+        _check_runs(steps, parts, triggers, nodes, shape, uncertain, problems)
     except (TooComplex, RecursionError):
         message = "the drawing has too many routers for an exact check of its joins and references"
         problems.warning("not_checked", "", "", message)
@@ -50,19 +57,32 @@ def _check_runs(
     steps: Mapping[str, Step],
     parts: Mapping[str, Part],
     triggers: Sequence[str],
+    nodes: Mapping[str, NodeSpec],
+    shape: Shape,
     uncertain: Set[str],
     problems: Problems,
 ) -> None:
     """Check what can happen in a run, over every way that the routers may choose."""
-    liveness = Liveness(steps, triggers)
+    loops = shape.loops
+    liveness = Liveness(steps, triggers, loops)
     users = users_of(parts, steps)
+    certain = [chain[-1] for chain in loops if not uncertain & chain[-1].steps]
+    endless = [loop for loop in certain if not liveness.ends(loop)]
+    for loop in endless:
+        _endless(loop, nodes, problems)
+    back = [(loop.first, loop.back) for loop in certain]
+    back += [(map, body.returns) for map, body in shape.maps.items() if map not in uncertain]
+    for target, arcs in back:
+        _meeting(arcs, steps[target], liveness, problems)
     for step in steps.values():
         if step.id not in uncertain:
-            _meeting(step, liveness, problems)
+            _meeting(step.arcs, step, liveness, problems)
             _unset(step, [step.id], liveness, steps, problems)
+    for id in steps.keys() - uncertain if not endless else ():  # what follows such a loop never runs either
+        _never(steps[id], liveness, nodes[id], problems)
     for part in parts.values():
-        certain = [id for id in users.get(part.id, ()) if id not in uncertain]
-        _unset(part, certain, liveness, steps, problems)
+        known = [id for id in users.get(part.id, ()) if id not in uncertain]
+        _unset(part, known, liveness, steps, problems)
 
 
 def _bound(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
@@ -81,18 +101,50 @@ def _credentials(node: Step | Part, where: NodeSpec, problems: Problems) -> None
             problems.warning("credential_unavailable", node.id, where.at("data", key), message, hint)
 
 
-def _fed(step: Step, where: NodeSpec, problems: Problems) -> None:
-    reached = {arc.input for arc in step.arcs}
+def _fed(step: Step, back: Set[Arc], where: NodeSpec, problems: Problems) -> None:
+    reached = {arc.input for arc in (*step.arcs, *back) if arc.target == step.id}
     for port in ports(step.type.inputs):
         if port.required and port.name not in reached:
             message = f"{step.name!r} ({step.type.name}) needs an arrow to its input {port.name!r}"
             problems.error("missing_input", step.id, where.at(), message)
 
 
-def _meeting(step: Step, liveness: Liveness, problems: Problems) -> None:
+def _leaking(every: Sequence[Step | Part], nodes: Mapping[str, NodeSpec], problems: Problems) -> None:
+    """Find secrets of one node that another has in a text that anybody may see."""
+    secrets = {secret: node.name for node in every for secret in node.settings.secrets if len(secret) >= 8}
+    for node in every if secrets else ():
+        open_ = {info.name for info in fields(node.type.config) if not extra(info.type, "secret", False)}
+        for key, value in nodes[node.id].config.items():
+            if key in open_ and isinstance(value, str):
+                for secret, owner in secrets.items():
+                    if secret in value:
+                        message = (
+                            f"the secret of {owner!r} stands in {key!r}, from where it flows into outputs"
+                        )
+                        problems.error("secret_in_output", node.id, nodes[node.id].at("data", key), message)
+
+
+def _endless(loop: Loop, nodes: Mapping[str, NodeSpec], problems: Problems) -> None:
+    names = listed(sorted(loop.steps, key=lambda id: nodes[id].index))
+    message = f"the loop of {names} has no way out: in every round an arrow leads back to {loop.first!r}"
+    hint = "let a condition choose between an arrow back and one that goes on"
+    problems.error("endless_loop", loop.first, nodes[loop.first].at(), message, hint)
+
+
+def _never(step: Step, liveness: Liveness, where: NodeSpec, problems: Problems) -> None:
+    if liveness.step(step.id) == NEVER:
+        message = (
+            f"{step.name!r} ({step.type.name}) can never run: no choice of the routers before it leads here"
+        )
+        problems.warning("never_runs", step.id, where.at(), message)
+
+
+def _meeting(arcs: Sequence[Arc], step: Step, liveness: Liveness, problems: Problems) -> None:
+    if step.policy.join == "any":
+        return
     single = {port.name for port in ports(step.type.inputs) if not port.many}
     seen: dict[str, list[Arc]] = {}
-    for arc in step.arcs:
+    for arc in arcs:
         if arc.input not in single:
             continue
         before = seen.setdefault(arc.input, [])
@@ -103,7 +155,7 @@ def _meeting(step: Step, liveness: Liveness, problems: Problems) -> None:
                 f"input {arc.input!r} of {step.name!r} ({step.type.name}) takes one value, but those of "
                 f"{other.source!r} and {arc.source!r} can both arrive in one run"
             )
-            hint = "let both lead to a Template first, or remove one arrow"
+            hint = "let both lead to a Merge first, remove one arrow, or join 'any' of them"
             problems.error("port_conflict", arc.where, arc.pointer, message, hint)
 
 
@@ -113,17 +165,25 @@ def _unset(
     """Find a reference of `node` to a step that need not have run when one of `users` does."""
     for path, at in dict.fromkeys(node.settings.paths):
         reference = node.references.get(path)
-        if reference is None or reference.port is None or path.optional:
+        if reference is None or reference.port is None or path.optional or reference.rounds:
             continue
         for user in users:
-            gap = liveness.without(user, reference.root)
+            gap = liveness.without(user, reference.root, reference.port)
             if gap is not None:
                 way = " and ".join(_choice(router, route, steps) for router, route in gap.items())
-                message = f"{path}: {reference.root!r} does not run when {way}, but {user!r} does"
+                what = "does not fail" if reference.port == ERROR else "has no value"
+                what = "does not run" if ERROR not in steps[reference.root].ways else what
+                message = f"{path}: {reference.root!r} {what} when {way}, but {user!r} runs"
                 hint = f"write {{{{ {path.text} | default('…') }}}} for that case"
                 problems.error("maybe_unset", node.id, at, message, hint)
                 break
 
 
-def _choice(router: str, route: str, steps: Mapping[str, Step]) -> str:
-    return f"{steps[router].name!r} takes {route!r}" if router else f"{route!r} starts the run"
+def _choice(router: str, way: str, steps: Mapping[str, Step]) -> str:
+    if not router:
+        return f"{way!r} starts the run"
+    if router not in steps:  # a loop that is entered in its middle
+        return f"the loop comes round {way}"
+    if way == ERROR:
+        return f"{steps[router].name!r} fails"
+    return f"{steps[router].name!r} takes {way!r}" if way else f"{steps[router].name!r} does not fail"

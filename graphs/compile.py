@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphs.build import Graph, build
-from graphs.plan import Plan
+from graphs.plan import Durability, Plan
 from graphs.problems import InvalidWorkflow, Problem, Problems
 from graphs.resolve import in_place, resolve
+from graphs.schedule import schedule
 from graphs.spec import read
 from nodes.registry import Registry
 
@@ -21,6 +22,8 @@ class Compiled:
     version: str
     plan: Plan
     graph: Graph
+    durability: Durability
+    """How often its state is saved, if nobody wishes otherwise."""
     warnings: tuple[Problem, ...]
 
 
@@ -36,9 +39,11 @@ class Checked:
 class Compiler:
     """Compiles drawings, and remembers the graphs of the last `keep` versions."""
 
-    def __init__(self, registry: Registry, keep: int = 256) -> None:
+    def __init__(self, registry: Registry, keep: int = 256, *, fuse: bool = True) -> None:
+        """Without `fuse` every step gets a superstep of its own: slower, and the same."""
         self.registry = registry
         self._keep = keep
+        self._fuse = fuse
         self._known: OrderedDict[str, Compiled] = OrderedDict()
 
     def check(self, flow_data: Any) -> Checked:
@@ -67,7 +72,10 @@ class Compiler:
         if not problems.errors and (known := self.known(version)) is not None:
             return known
         plan = resolve(spec, self.registry, problems)
-        compiled = Compiled(version, plan, build(plan), tuple(in_place(problems.found)))
+        planned = schedule(plan, fuse=self._fuse)
+        compiled = Compiled(
+            version, plan, build(plan, planned), planned.durability, tuple(in_place(problems.found))
+        )
         self._known[version] = compiled
         if len(self._known) > self._keep:
             self._known.popitem(last=False)

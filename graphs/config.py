@@ -12,6 +12,7 @@ import msgspec
 from msgspec import inspect as shapes
 from msgspec.structs import FieldInfo, fields
 
+from graphs.policy import KEYS as POLICY
 from graphs.problems import Problems, listed, pointer
 from graphs.spec import NodeSpec
 from graphs.templates import Lookup, Path, Template, TemplateError, parse, render
@@ -33,6 +34,8 @@ class Settings:
     paths: tuple[tuple[Path, str], ...] = ()
     """Every path, with the JSON pointer of its text."""
     ready: msgspec.Struct | None = None
+    credential: str | None = None
+    """The id of the credential that the drawing names."""
     valid: bool = True
     """Whether nothing is wrong; if something is, these are only searched for more mistakes."""
 
@@ -87,7 +90,10 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
         if info.required and name not in reading.seen:
             message = f"{node.name!r} ({node_type.name}) needs {name!r}: {_wanted(info.type)}"
             problems.error("missing_config", node.id, node.at_data, message)
-    settings = Settings(node_type.config, reading.fixed, reading.open, tuple(reading.paths))
+    credential = next((str(node.data[key]) for key in CREDENTIALS if node.data.get(key)), None)
+    settings = Settings(
+        node_type.config, reading.fixed, reading.open, tuple(reading.paths), credential=credential
+    )
     if problems.errors > before:
         return dataclasses.replace(settings, valid=False)
     try:
@@ -110,7 +116,7 @@ def _spelled(
     for key, value in node.config.items():
         name = key if key in known else also.get(key)
         if name is None:
-            if value not in (None, "") and key not in (*node_type.ignores, *CREDENTIALS):
+            if value not in (None, "") and key not in (*node_type.ignores, *CREDENTIALS, *POLICY):
                 names = [*known, *also]
                 message = f"{node_type.name} has no setting {key!r}; it has: {listed(known)}"
                 hint = problems.did_you_mean(key, names)
@@ -204,6 +210,11 @@ def _from_json(value: Any) -> Any:
         return msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError) as exc:
         raise ValueError(f"it is not JSON: {exc}") from None
+
+
+def spellings(node_type: NodeType) -> set[str]:
+    """Every key that gives a setting of `node_type`."""
+    return {key for info in fields(node_type.config) for key in (info.name, *extra(info.type, "also", ()))}
 
 
 def extra(kind: Any, key: str, default: Any) -> Any:

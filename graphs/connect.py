@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from graphs.config import Settings
-from graphs.plan import Arc, routes
+from graphs.plan import ERROR, LIMIT, Arc, routes
+from graphs.policy import Policy
 from graphs.ports import PLAIN, Port, binding_ports, find, find_route, guess, ports, title
 from graphs.problems import Problems, listed
 from graphs.spec import EdgeSpec, NodeSpec, WorkflowSpec
@@ -21,7 +22,10 @@ class Draft:
     nodes: dict[str, NodeSpec] = field(default_factory=dict)
     types: dict[str, NodeType] = field(default_factory=dict)
     settings: dict[str, Settings] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
     arcs: list[Arc] = field(default_factory=list)
+    plain: set[Arc] = field(default_factory=set)
+    """Those of `arcs` that do not say which input they mean."""
     joined: set[tuple[str, str, str, str]] = field(default_factory=set)
     """What each of `arcs` joins: source, port, target, input."""
     bindings: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -130,18 +134,23 @@ def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
     if port is None or into is None:
         return False
     same = (edge.source, port, edge.target, into.name)
+    special = port in (ERROR, LIMIT) and _special(edge, draft) is not None
     if same in draft.joined:
         message = f"a second arrow from {edge.source!r} to {edge.target!r} at the same ports; it is ignored"
         problems.warning("duplicate_edge", edge.name, edge.at(), message)
     else:
         draft.joined.add(same)
-        draft.arcs.append(Arc(*same, edge.name, edge.at()))
+        draft.arcs.append(Arc(*same, edge.name, edge.at(), special))
+        if edge.target_handle in PLAIN:
+            draft.plain.add(draft.arcs[-1])
     return True
 
 
 def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems) -> str | None:
     if source.routes is not None and edge.source not in draft.settings:
         return None  # what it routes by is wrong already
+    if (special := _special(edge, draft)) is not None:
+        return special
     if source.routes is not None:
         names = routes(source, draft.settings[edge.source])
         name = find_route(edge.source_handle, source, names)
@@ -160,3 +169,12 @@ def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems)
             message = f"{message}; it has: {listed(names)}"
         problems.error("unknown_port", edge.name, at_handle(edge, "source"), message, hint)
     return name
+
+
+def _special(edge: EdgeSpec, draft: Draft) -> str | None:
+    """The port that a step has by its policy, if `edge` names one and the type has none of that name."""
+    handle, source = edge.source_handle, draft.types[edge.source]
+    if handle not in (ERROR, LIMIT) or find(handle, ports(source.outputs)) is not None:
+        return None
+    own = routes(source, draft.settings[edge.source]) if edge.source in draft.settings else ()
+    return None if handle in own else handle

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from graphs.plan import Arc, Step
+from graphs.plan import ERROR, LIMIT, Arc, Loop, Step
 
 NEVER, ALWAYS = 0, 1
 MAX_SIZE = 50_000
@@ -23,54 +23,101 @@ class TooComplex(Exception):
 
 
 class Liveness:
-    """The condition under which each step and arc is live."""
+    """The condition under which each step and arc is live; inside a loop, in its last round."""
 
-    def __init__(self, steps: Mapping[str, Step], triggers: Sequence[str]) -> None:
-        """Work out every step's condition; `steps` in topological order.
+    def __init__(
+        self, steps: Mapping[str, Step], triggers: Sequence[str], loops: Sequence[tuple[Loop, ...]] = ()
+    ) -> None:
+        """Work out every step's condition; `steps` in topological order, outer `loops` before inner ones.
 
         Raises:
             TooComplex: The drawing's conditions do not fit into `MAX_SIZE` nodes.
         """
+        self._steps = steps
+        self._around: dict[str, tuple[Loop, ...]] = {}
+        for chain in loops:  # a loop comes before those inside it
+            self._around |= dict.fromkeys(chain[-1].steps, chain)
+        self._limited = {
+            arc.source for step in steps.values() for arc in step.arcs if arc.special and arc.port == LIMIT
+        }
         self._levels: dict[str, int] = {_START: 0}
         self._choices: list[tuple[str, Sequence[str]]] = [(_START, tuple(triggers))]
         for step in steps.values():
-            if step.type.routes is not None:
-                self._levels[step.id] = len(self._choices)
-                self._choices.append((step.id, step.routes))
+            if step.id in self._around and self._around[step.id][-1].first == step.id:
+                self._add(_again(step.id), ("once", "again"))
+            if step.ways:
+                self._add(step.id, step.ways)
         self._nodes: list[tuple[int, tuple[int, ...]]] = [(len(self._choices), ()), (len(self._choices), ())]
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}
         self._done: dict[tuple[str, int, int], int] = {}
-        self._steps = steps
         self._conditions: dict[str, Condition] = {}
+        self._back: dict[str, Condition] = {}
         for step in steps.values():
             self._conditions[step.id] = self._of_step(step, triggers)
+
+    def _add(self, choice: str, ways: Sequence[str]) -> None:
+        self._levels[choice] = len(self._choices)
+        self._choices.append((choice, ways))
 
     def step(self, id: str) -> Condition:
         return self._conditions[id]
 
     def arc(self, arc: Arc) -> Condition:
+        """When `arc` is live. One that leaves a loop is live when the loop has ended."""
         source = self._steps[arc.source]
-        condition = self._conditions[source.id]
-        if source.type.routes is None:
-            return condition
-        return self._both("and", condition, self._takes(source.id, arc.port))
+        left = [loop for loop in self._around.get(source.id, ()) if arc.target not in loop.steps]
+        loop = self._around[source.id][-1] if source.id in self._around else None
+        if arc.special and arc.port == LIMIT and loop is not None and loop.first == source.id:
+            condition = self.back(loop)
+            left = [each for each in left if each is not loop]
+        else:
+            condition = self._conditions[source.id]
+            if source.ways:
+                condition = self._both("and", condition, self._takes(source.id, _way(source, arc)))
+        for loop in reversed(left):
+            if loop.first not in self._limited:
+                condition = self._both("not", condition, self.back(loop))
+        return condition
+
+    def back(self, loop: Loop) -> Condition:
+        """When an arrow leads back at the end of a round."""
+        if loop.first not in self._back:
+            condition = NEVER
+            for arc in loop.back:
+                condition = self._both("or", condition, self.arc(arc))
+            self._back[loop.first] = condition
+        return self._back[loop.first]
+
+    def ends(self, loop: Loop) -> bool:
+        """Whether there is a way out of `loop`, once it has been entered."""
+        if loop.first in self._limited:
+            return True
+        entered = self._conditions[loop.first]
+        for id in loop.steps:
+            entered = self._both("or", entered, self._conditions[id])
+        return entered == NEVER or self._both("not", entered, self.back(loop)) != NEVER
 
     def meet(self, first: Arc, second: Arc) -> bool:
-        """Whether both can be live in one run."""
+        """Whether both can be live in one run, and one round."""
         return self._both("and", self.arc(first), self.arc(second)) != NEVER
 
-    def without(self, here: str, needed: str) -> dict[str, str] | None:
-        """Choices by which `here` runs and `needed` does not: router -> route; `None` when there are none."""
-        gap = self._both("not", self._conditions[here], self._conditions[needed])
-        if gap == NEVER:
-            return None
+    def without(self, here: str, needed: str, port: str | None = None) -> dict[str, str] | None:
+        """Choices by which `here` runs and `needed` gives no `port`: router -> route, if there are any."""
+        gives = self._conditions[needed]
+        if ERROR in self._steps[needed].ways and needed != here:
+            fails = self._takes(needed, ERROR)
+            gives = self._both("and" if port == ERROR else "not", gives, fails)
+        gap = self._both("not", self._conditions[here], gives)
+        return None if gap == NEVER else self._example(gap)
+
+    def _example(self, condition: Condition) -> dict[str, str]:
         choices: dict[str, str] = {}
-        while gap != ALWAYS:
-            level, children = self._nodes[gap]
+        while condition != ALWAYS:
+            level, children = self._nodes[condition]
             router, names = self._choices[level]
             taken = next(index for index, child in enumerate(children) if child != NEVER)
             choices[router] = names[taken]
-            gap = children[taken]
+            condition = children[taken]
         return choices
 
     def _of_step(self, step: Step, triggers: Sequence[str]) -> Condition:
@@ -79,7 +126,19 @@ class Liveness:
         condition = self._takes(_START, step.id) if step.id in triggers else NEVER
         for arc in step.arcs:
             condition = self._both("or", condition, self.arc(arc))
+        loops = self._around.get(step.id, ())
+        if loops and loops[-1].first == step.id:
+            condition = self._both("or", condition, self._again(loops[-1]))
         return condition
+
+    def _again(self, loop: Loop) -> Condition:
+        """When a loop that was entered in its middle may have come round to its first step."""
+        condition = NEVER
+        for id in loop.steps - {loop.first}:
+            for arc in self._steps[id].arcs:
+                if arc.source not in loop.steps:
+                    condition = self._both("or", condition, self.arc(arc))
+        return self._both("and", condition, self._takes(_again(loop.first), "again"))
 
     def _takes(self, router: str, route: str) -> Condition:
         level = self._levels[router]
@@ -110,6 +169,15 @@ class Liveness:
     def _children(self, node: int, level: int) -> tuple[int, ...]:
         own, children = self._nodes[node]
         return children if own == level else (node,) * len(self._choices[level][1])
+
+
+def _again(first: str) -> str:
+    return f"{first} again"
+
+
+def _way(step: Step, arc: Arc) -> str:
+    """The way of `step` that makes `arc` live."""
+    return arc.port if step.routes or arc.special else ""
 
 
 def _simple(how: Literal["and", "or", "not"], first: int, second: int) -> int | None:

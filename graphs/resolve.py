@@ -6,43 +6,64 @@ All mistakes are collected; what is wrong is left out, so that the search for mo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from graphlib import CycleError, TopologicalSorter
-from typing import TypeVar
+
+import msgspec
 
 from graphs.checks import check
-from graphs.config import read_settings
+from graphs.config import read_settings, spellings
 from graphs.connect import Draft, connect
-from graphs.plan import Arc, Durability, Part, Plan, Step
+from graphs.options import read_options
+from graphs.plan import ERROR, Arc, Part, Plan, Step, Variable
+from graphs.policy import Policy, read_policy
 from graphs.problems import InvalidWorkflow, Problem, Problems, listed
 from graphs.references import resolve_references
-from graphs.spec import WorkflowSpec
+from graphs.regions import back_arcs, find_shape
+from graphs.spec import WorkflowSpec, read_inside, ref_key
 from nodes.registry import Registry
 
-Named = TypeVar("Named", Step, Part)
-
-MOST_CYCLES = 20
-"""How many are reported; a drawing can have more than anybody could wait for."""
+MOST_NESTED = 10
+"""How deep workflows may run each other."""
 
 
-def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems) -> Plan:
-    """Make the plan of `spec`; warnings are added to `problems`.
+def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems, above: tuple[str, ...] = ()) -> Plan:
+    """Make the plan of `spec`; warnings are added to `problems`. `above` are the workflows that it runs in.
 
     Raises:
         InvalidWorkflow: With everything found, warnings included, when one problem is an error.
     """
+    options = read_options(spec.settings, problems)
     draft = Draft(spec, nodes={node.id: node for node in spec.nodes})
     look_up(draft, registry, problems)
     draft.loose = [edge for edge in spec.edges if not connect(edge, draft, problems)]
+    lead_back(draft)
     parts = make_parts(draft, problems)
-    steps = order(reachable(make_steps(draft), draft, problems), draft, problems)
+    steps = reachable(make_steps(draft), draft, problems)
+    shape = find_shape(steps, starts(steps), draft.nodes, draft.uncertain, problems)
+    draft.uncertain |= led_to(shape.unclear, draft.arcs)
+    back = back_arcs(shape.region, shape.maps)
+    steps = {id: without(steps[id], back, shape.unclear) for id in shape.order}
     triggers = tuple(step.id for step in steps.values() if step.type.kind == "trigger")
-    parts, steps = resolve_references(parts, steps, draft.nodes, draft.broken, draft.uncertain, problems)
-    check(steps, parts, triggers, draft.nodes, draft.doubtful, draft.uncertain, problems)
+    parts, steps = resolve_references(
+        parts, steps, shape, options.variables, draft.nodes, draft.broken, draft.uncertain, problems
+    )
+    check(steps, parts, triggers, draft.nodes, shape, draft.doubtful, draft.uncertain, problems)
+    children = called(steps, draft, registry, problems, above)
     if problems.errors:
         raise InvalidWorkflow(in_place(problems.found))
-    levels = waves(steps)
-    return Plan(spec.version, steps, parts, triggers, levels, durability(steps, levels))
+    return Plan(
+        spec.version,
+        steps,
+        parts,
+        triggers,
+        shape.region,
+        shape.maps,
+        {name: Variable(name, v.initial, v.reducer, v.persistent) for name, v in options.variables.items()},
+        children,
+        options.max_concurrency,
+        options.limits,
+    )
 
 
 def in_place(problems: Iterable[Problem]) -> list[Problem]:
@@ -65,6 +86,8 @@ def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
         settings = read_settings(node, node_type, problems)
         if settings.valid or node_type.routes is None:
             draft.settings[node.id] = settings
+        if node_type.is_step:
+            draft.policies[node.id] = read_policy(node, spellings(node_type), problems)
 
 
 def make_parts(draft: Draft, problems: Problems) -> dict[str, Part]:
@@ -99,6 +122,7 @@ def make_steps(draft: Draft) -> dict[str, Step]:
     for arc in draft.arcs:
         leads.setdefault(arc.target, []).append(arc)
     tools = draft.bound
+    failing = {arc.source for arc in draft.arcs if arc.special and arc.port == ERROR}
     drawn = leads.keys() | {arc.source for arc in draft.arcs}
     return {
         node.id: Step(
@@ -106,6 +130,7 @@ def make_steps(draft: Draft) -> dict[str, Step]:
             node.name,
             draft.types[node.id],
             draft.settings[node.id],
+            policy(draft.policies[node.id], node.id in failing),
             tuple(leads.get(node.id, ())),
             draft.bindings.get(node.id, {}),
         )
@@ -114,6 +139,13 @@ def make_steps(draft: Draft) -> dict[str, Step]:
         and draft.types[node.id].is_step
         and (node.id not in tools or node.id in drawn)
     }
+
+
+def policy(read: Policy, has_error_arrow: bool) -> Policy:
+    """The policy of a step; an arrow from its error port says what is to be done when it fails."""
+    if has_error_arrow and read.on_error == "fail":
+        return msgspec.structs.replace(read, on_error="port")
+    return read
 
 
 def reachable(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str, Step]:
@@ -154,44 +186,72 @@ def led_to(starts: Iterable[str], arcs: Iterable[Arc]) -> set[str]:
     return seen
 
 
-def order(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str, Step]:
-    """The steps, each after those that lead to it; a cycle is a problem and is cut."""
-    for _ in range(MOST_CYCLES):
-        sorter = TopologicalSorter({id: sorted(step.sources) for id, step in steps.items()})
-        try:
-            return {id: steps[id] for id in sorter.static_order() if id in steps}
-        except CycleError as exc:
-            ids = exc.args[1][:-1]
-            first = min(ids, key=lambda id: draft.nodes[id].index)
-            at = ids.index(first)
-            path = [*ids[at:], *ids[:at], first]
-            problems.error(
-                "cycle",
-                first,
-                draft.nodes[first].at(),
-                f"the arrows form a cycle: {' -> '.join(path)}; arrows may only lead onward",
-                "remove one of these arrows",
-            )
-            last = path[-2]
-            draft.uncertain |= led_to(ids, draft.arcs)
-            kept = tuple(arc for arc in steps[first].arcs if arc.source != last)
-            steps = steps | {first: dataclasses.replace(steps[first], arcs=kept)}
-    draft.uncertain |= steps.keys()
-    return {id: dataclasses.replace(step, arcs=()) for id, step in steps.items()}
+def starts(steps: Mapping[str, Step]) -> set[str]:
+    """The steps that a run can begin with."""
+    triggers = {id for id, step in steps.items() if step.type.kind == "trigger"}
+    return triggers or {id for id, step in steps.items() if step.is_root} or set(steps)
 
 
-def waves(steps: Mapping[str, Step]) -> tuple[tuple[str, ...], ...]:
-    """Steps that can run at the same time: each in the first wave after all that lead to it."""
-    depth: dict[str, int] = {}
+def without(step: Step, back: Set[Arc], unclear: Set[str]) -> Step:
+    """`step` without the arrows that lead back to it, and without those of a loop that is not understood."""
+    kept = tuple(
+        arc for arc in step.arcs if arc not in back and not (arc.source in unclear and step.id in unclear)
+    )
+    return step if len(kept) == len(step.arcs) else dataclasses.replace(step, arcs=kept)
+
+
+def lead_back(draft: Draft) -> None:
+    """Let arrows that come back to a map, and do not say at which input, mean the one for results."""
+    for id, node_type in draft.types.items():
+        body = node_type.body
+        if body is None:
+            continue
+        into = [arc.target for arc in draft.arcs if arc.source == id and arc.port in body.gives]
+        inside = led_to(into, (arc for arc in draft.arcs if id not in (arc.source, arc.target)))
+        draft.arcs = [
+            dataclasses.replace(arc, input=body.takes)
+            if arc.target == id and arc in draft.plain and arc.source in inside
+            else arc
+            for arc in draft.arcs
+        ]
+
+
+def called(
+    steps: Mapping[str, Step],
+    draft: Draft,
+    registry: Registry,
+    problems: Problems,
+    above: tuple[str, ...],
+) -> dict[str, Plan]:
+    """The plans of the workflows that steps run, by the step."""
+    found: dict[str, Plan] = {}
     for step in steps.values():
-        depth[step.id] = 1 + max((depth[source] for source in step.sources), default=-1)
-    rows: dict[int, list[str]] = {}
-    for id, row in depth.items():
-        rows.setdefault(row, []).append(id)
-    return tuple(tuple(rows[row]) for row in sorted(rows))
-
-
-def durability(steps: Mapping[str, Step], levels: tuple[tuple[str, ...], ...]) -> Durability:
-    """`exit` where all effects lie in one wave: a crash could repeat nothing that `sync` would have saved."""
-    waves_with_effects = sum(any(steps[id].type.effect for id in wave) for wave in levels)
-    return "exit" if waves_with_effects <= 1 else "sync"
+        if step.type.calls is None or not step.settings.valid:
+            continue
+        where = draft.nodes[step.id]
+        ref = step.type.calls(step.settings.provisional())
+        saved = draft.spec.subflows.get(ref_key(ref))
+        if saved is None:
+            version = f" in version {ref.version!r}" if ref.version else ""
+            message = f"there is no saved workflow {ref.workflow!r}{version}"
+            hint = problems.did_you_mean(ref.workflow, [each.name for each in draft.spec.subflows.values()])
+            problems.error("unknown_workflow", step.id, where.at("data", "workflow"), message, hint)
+        elif saved.id in above or len(above) >= MOST_NESTED:
+            way = " -> ".join([*above, saved.id])
+            what = "run each other" if saved.id in above else f"are nested more than {MOST_NESTED} deep"
+            message = f"workflows {what}: {way}"
+            problems.error("workflow_cycle", step.id, where.at("data", "workflow"), message)
+        else:
+            inner = Problems()
+            try:
+                child = read_inside(saved.flow_data, draft.spec, inner)
+                found[step.id] = resolve(child, registry, inner, (*above, saved.id))
+            except InvalidWorkflow as exc:
+                errors = [each for each in exc.problems if each.severity == "error"]
+                first = errors[0]
+                more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+                what = f"{first.where or 'workflow'}: {first.message}{more}"
+                message = f"the workflow {saved.name!r} cannot run: {what}"
+                code = first.code if first.code == "workflow_cycle" else "broken_workflow"
+                problems.error(code, step.id, where.at("data", "workflow"), message)
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from graphs.problems import Problems, pointer
+from nodes.contract import WorkflowRef
 
 MAX_NODES = 2_000
 MAX_EDGES = 10_000
@@ -97,12 +98,28 @@ class EdgeSpec(msgspec.Struct, frozen=True):
         return pointer("edges", self.index, *parts)
 
 
+class Saved(msgspec.Struct, frozen=True):
+    """A saved workflow that others run, as it was when they were compiled."""
+
+    id: str
+    name: str
+    version: str
+    flow_data: dict[str, Any]
+
+
+def ref_key(ref: WorkflowRef) -> str:
+    """The key of `WorkflowSpec.subflows` that a reference means."""
+    return f"{ref.workflow}@{ref.version}" if ref.version else ref.workflow
+
+
 class WorkflowSpec(msgspec.Struct, frozen=True):
     """A drawing."""
 
     nodes: tuple[NodeSpec, ...]
     edges: tuple[EdgeSpec, ...] = ()
     settings: dict[str, Any] = {}
+    subflows: dict[str, Saved] = {}
+    """The workflows that its steps run, by what they call them; put in when a run is started, not drawn."""
     readable: bool = True
     """Whether all of it had the right shape."""
 
@@ -114,6 +131,8 @@ class WorkflowSpec(msgspec.Struct, frozen=True):
             "edges": [[e.source, e.source_handle, e.target, e.target_handle] for e in self.edges],
             "settings": self.settings,
         }
+        if self.subflows:
+            meaning["subflows"] = {key: each.version for key, each in self.subflows.items()}
         if not self.readable:  # what was left out must not make it the same as a drawing without it
             meaning["readable"] = False
         return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()
@@ -132,7 +151,22 @@ def read(flow_data: Any, problems: Problems) -> WorkflowSpec:
             message = "the workflow has no nodes; draw at least one step"
             problems.error("empty_workflow", "", "/nodes", message)
     settings = _settings(flow_data, problems)
-    return WorkflowSpec(tuple(nodes), tuple(edges), settings, readable=not problems.errors)
+    subflows = _subflows(flow_data, problems)
+    return WorkflowSpec(tuple(nodes), tuple(edges), settings, subflows, readable=not problems.errors)
+
+
+def read_inside(flow_data: Any, outer: WorkflowSpec, problems: Problems) -> WorkflowSpec:
+    """Read the drawing of a workflow that one of `outer` runs; it knows the same other workflows."""
+    return msgspec.structs.replace(read(flow_data, problems), subflows=outer.subflows)
+
+
+def _subflows(flow_data: Mapping[str, Any], problems: Problems) -> dict[str, Saved]:
+    found = flow_data.get("subflows") or {}
+    try:
+        return msgspec.convert(found, dict[str, Saved])
+    except msgspec.ValidationError as exc:
+        problems.error("bad_shape", "", "/subflows", f"'subflows' are saved workflows by name: {exc}")
+        return {}
 
 
 def _settings(flow_data: Mapping[str, Any], problems: Problems) -> dict[str, Any]:

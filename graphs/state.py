@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from graphs.plan import Arc, Plan, Step
+from graphs.plan import ERROR, LIMIT, Arc, Plan, Step
 from graphs.ports import ports
 
 State: TypeAlias = Mapping[str, Any]
 Outcome: TypeAlias = Mapping[str, Any]
-"""`{"outputs": {…}}`, with `route` and `because` for a router; or `{"skipped": {…}}`."""
+"""`{"outputs": {…}}`, with `route` and `because` for a router; or `{"skipped": {…}}`; or, where a failure
+goes on by the error port, `{"outputs": {}, "route": "error", "error": {…}}`. In a loop, `at` are the rounds."""
 
 ENTRY = "run.in"
 """The channel that a run's start is written to."""
+WAVE = "run.wave"
+"""How many steps were sent out to run at the same time."""
+FAILED = "run.failed"
+"""The failure that ends the run, where it is found after something else has been done."""
+KEPT = "run.kept"
+"""What an item of a map adds to variables and conversations: `[[channel, [value, …]], …]`."""
 
 MOST_REASONS = 20
 """How many routers a skipped step names: every skipped step after it repeats them."""
@@ -37,9 +44,36 @@ def messages(id: str) -> str:
     return f"{node(id)}.messages"
 
 
+def variable(name: str) -> str:
+    """The channel of a variable."""
+    return f"{quote(name, safe='')}.var"
+
+
+def current(plan: Plan, state: State, name: str) -> Any:
+    """The value of a variable; its channel holds `{"value": …}`, or nothing before it is set."""
+    found = state.get(variable(name))
+    return found["value"] if found else plan.variables[name].initial
+
+
+def rounds(first: str) -> str:
+    """The channel of a loop: `{"at", "round", "brought": [[input, value], …]}`, at last `ended`."""
+    return f"{node(first)}.loop"
+
+
+def items(map: str) -> str:
+    """The channel of a map that runs: `{"at", "values", "on_error", "max_concurrency", "began"}`."""
+    return f"{node(map)}.items"
+
+
+def results(map: str) -> str:
+    """The channel of what a map's items have come to: `[{"index", "value" | "error" | "stopped"}, …]`."""
+    return f"{node(map)}.results"
+
+
 def persistent(plan: Plan) -> frozenset[str]:
     """The channels that the next run of the thread starts with."""
-    return frozenset(messages(id) for id in plan.memories)
+    kept = [variable(each.name) for each in plan.variables.values() if each.persistent]
+    return frozenset([*kept, *(messages(id) for id in plan.memories)])
 
 
 def outcome(state: State, step: str) -> Outcome | None:
@@ -49,17 +83,27 @@ def outcome(state: State, step: str) -> Outcome | None:
 
 
 def is_live(arc: Arc, state: State) -> bool:
-    """Whether the source ran and, if it is a router, took this way."""
+    """Whether the source ran and took this way."""
+    if arc.special and arc.port == LIMIT:
+        return (state.get(rounds(arc.source)) or {}).get("ended") == LIMIT
     found = outcome(state, arc.source)
-    return found is not None and found.get("route", arc.port) == arc.port
+    if found is None:
+        return False
+    route = found.get("route")
+    return not arc.special if route is None else route == arc.port
 
 
 def carried(arc: Arc, state: State, steps: Mapping[str, Step]) -> Any:
     """The value that a live arc brings."""
+    if arc.special and arc.port == LIMIT:
+        brought = state[rounds(arc.source)]["brought"]
+        return brought[0][1] if brought else None
     found = state[channel(arc.source)]
+    if arc.special:
+        return found["error"]
     if "route" in found:
         known = ports(steps[arc.source].type.outputs)
-        return found["outputs"][known[0].name] if known else None
+        return found["outputs"].get(known[0].name) if known else None
     return found["outputs"].get(arc.port)
 
 
@@ -71,13 +115,19 @@ def why_dead(step: Step, state: State, steps: Mapping[str, Step]) -> dict[str, A
     routers: dict[tuple[str, str], dict[str, Any]] = {}
     for arc in step.arcs:
         found = state.get(channel(arc.source)) or {}
+        name = steps[arc.source].name
         if skipped := found.get("skipped"):
             # Clause by clause: whole messages would double in length wherever two dead branches cross.
             messages |= dict.fromkeys(skipped["message"].split("; "))
             routers |= {(each["step"], each["port"]): each for each in skipped["routers"]}
+        elif arc.special and arc.port == LIMIT:
+            messages[f"the loop of {name!r} ended before it had all its rounds"] = None
+        elif arc.special and arc.port == ERROR:
+            messages[f"{name!r} did not fail"] = None
+        elif found.get("route") == ERROR and "error" in found:
+            messages[f"{name!r} failed"] = None
         else:
             chose = found.get("route")
-            name = steps[arc.source].name
             messages[f"{name!r} chose {chose!r}, not {arc.port!r}"] = None
             values = found.get("because", {})
             routers[arc.source, arc.port] = {
@@ -97,15 +147,18 @@ def result(plan: Plan, state: State) -> Any:
 
     One value as it is, several as an object by the steps' names, or by the ids of those that share a name.
     """
-    ends = [step for step in plan.steps.values() if step.type.name == "EndNode"]
-    sources = {arc.source for step in plan.steps.values() for arc in step.arcs}
-    last = ends or [step for step in plan.steps.values() if step.id not in sources]
+    mapped = frozenset[str]().union(*(body.steps for body in plan.maps.values()))
+    steps = [step for step in plan.steps.values() if step.id not in mapped]
+    ends = [step for step in steps if step.type.name == "EndNode"]
+    sources = {arc.source for step in steps for arc in step.arcs}
+    last = ends or [step for step in steps if step.id not in sources]
     spelled = Counter(word for step in last for word in {step.name, step.id})
     values: dict[str, Any] = {}
     for step in last:
         found = outcome(state, step.id)
-        known = ports(step.type.outputs)
+        inside = step.type.body.gives if step.type.body else ()
+        known = [port.name for port in ports(step.type.outputs) if port.name not in inside]
         if found is not None and known:
             name = step.name if spelled[step.name] == 1 else step.id
-            values[name] = found["outputs"].get(known[0].name)
+            values[name] = found["error"] if "error" in found else found["outputs"].get(known[0])
     return next(iter(values.values())) if len(values) == 1 else values or None

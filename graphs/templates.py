@@ -27,6 +27,14 @@ _TOKEN = re.compile(
 ALLOWED = "a path such as {{ step.output }}, {{ step.items[0].title }} or {{ input | json }}"
 
 
+_NAME = re.compile(r"[^\W\d][\w-]*")
+
+
+def is_name(text: str) -> bool:
+    """Whether a path can hold `text` without quotes."""
+    return _NAME.fullmatch(text) is not None
+
+
 class TemplateError(ValueError):
     """A template that is not a path with filters. `at` is the offset in the text."""
 

@@ -25,9 +25,19 @@ class NodeError(Exception):
     `code` is stable, for programs: `http_status`, `limit_exceeded`, `missing_value` ...
     """
 
-    def __init__(self, message: str, *, code: str = "step_failed") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "step_failed",
+        retry_after: float | None = None,
+        is_final: bool = False,
+    ) -> None:
+        """`retry_after`: the seconds that the other side asks to wait; `is_final`: trying again is no use."""
         self.code = code
         self.message = message
+        self.retry_after = retry_after
+        self.is_final = is_final
         super().__init__(message)
 
 
@@ -73,8 +83,10 @@ class RunContext:
     run_id: str
     input: Any
     """What the run was started with."""
+    round: int
+    """Which round of the innermost loop around this step it is, from 1; 0 outside loops."""
     idempotency_key: str
-    """The same for every attempt of this step in this run; outbound requests carry it."""
+    """The same for every attempt of this step, round and item in this run; outbound requests carry it."""
     http: httpx.AsyncClient
     """Refuses private addresses and oversized answers; the only way to the network."""
     models: ModelDefaults
@@ -86,6 +98,8 @@ class RunContext:
     """All messages kept for a memory, oldest first, before any trimming."""
     remember: Callable[[Memory, Sequence[Any]], None]
     """Add messages to a memory; they are kept if this step finishes."""
+    set_variable: Callable[[str, Any], None]
+    """Give a value to a variable of the workflow; its reducer says what becomes of the old one."""
     used: Callable[[Mapping[str, int]], None]
     """Report usage to be summed up: `input_tokens`, `output_tokens`, `model_calls`, `tool_calls`."""
 
@@ -97,6 +111,42 @@ class Choice:
     port: str
     outputs: msgspec.Struct
     because: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What a map returns: its body runs once for each of `values`."""
+
+    values: Sequence[Any]
+    max_concurrency: int
+    on_error: Literal["stop", "keep", "drop"]
+    """When an item fails: the map fails too, its result is the error, or there is no result of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What makes a step a map: the ports to and from the steps that it runs once per item."""
+
+    gives: tuple[str, ...]
+    """Outputs that only the body sees: the item first, then its index."""
+    takes: str
+    """The input that an item's result comes back to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a step returns that runs another workflow: the input of that run."""
+
+    input: Any
+
+
+class WorkflowRef(msgspec.Struct, frozen=True):
+    """Which workflow, and which version of it."""
+
+    workflow: str
+    """Its id or its name."""
+    version: str | None = None
+    """The version to stay with; `None` is the one that is published when the run starts."""
 
 
 Run: TypeAlias = Callable[..., Awaitable[Any]]
@@ -157,6 +207,18 @@ class NodeType:
     """config -> the most model calls one run of the step makes."""
     imports: tuple[str, ...] = ()
     """Modules that it imports on first use; they are loaded beside the event loop before it runs."""
+    asks: bool = False
+    """It may put a question to a person; it comes after all else that can run."""
+    body: Body | None = None
+    """For a map, which returns `Items`."""
+    calls: Callable[[Any], WorkflowRef] | None = None
+    """For a step that runs another workflow and returns a `Call`: config -> which."""
+    rounds: Callable[[Any], int] | None = None
+    """For a step that counts a loop's rounds and ends it: config -> the most rounds."""
+    sets: Callable[[Any], Sequence[str]] | None = None
+    """config -> the variables that it sets."""
+    hosts: Callable[[Any], Sequence[str]] | None = None
+    """config -> the hosts that it talks to, as far as they are known before it runs."""
 
     @classmethod
     def step(
@@ -175,10 +237,17 @@ class NodeType:
         model_calls: Callable[[Any], int] | None = None,
         imports: Sequence[str] = (),
         outputs: type[msgspec.Struct] | None = None,
+        asks: bool = False,
+        body: Body | None = None,
+        calls: Callable[[Any], WorkflowRef] | None = None,
+        rounds: Callable[[Any], int] | None = None,
+        sets: Callable[[Any], Sequence[str]] | None = None,
+        hosts: Callable[[Any], Sequence[str]] | None = None,
     ) -> Self:
         """Declare `async def run(config, inputs[, bindings], ctx)`; its annotations are the ports.
 
-        A router returns a `Choice` and names its `outputs` here.
+        A router returns a `Choice`, a map `Items`, a step that runs another workflow a `Call`; these name
+        their `outputs` here.
         """
         hints = _signature(run, name, [["config", "inputs", "ctx"], ["config", "inputs", "bindings", "ctx"]])
         if not inspect.iscoroutinefunction(run):
@@ -205,6 +274,12 @@ class NodeType:
             effect=effect,
             model_calls=model_calls,
             imports=tuple(imports),
+            asks=asks,
+            body=body,
+            calls=calls,
+            rounds=rounds,
+            sets=sets,
+            hosts=hosts,
         )
 
     @classmethod
@@ -219,6 +294,7 @@ class NodeType:
         aliases: Sequence[str] = (),
         ignores: Sequence[str] = (),
         imports: Sequence[str] = (),
+        hosts: Callable[[Any], Sequence[str]] | None = None,
     ) -> Self:
         """Declare `def make(config, bindings, ctx)`: an object for others, built once per run."""
         hints = _signature(make, name, [["config", "bindings", "ctx"]])
@@ -235,6 +311,7 @@ class NodeType:
             ignores=tuple(ignores),
             imports=tuple(imports),
             gives=gives,
+            hosts=hosts,
         )
 
     @property

@@ -85,7 +85,7 @@ SELECT epoch, status, next_seq, cancel_requested FROM run WHERE id = %(run)s;
 WITH held AS (
     UPDATE run
        SET status = %(status)s, output = %(output)s, error = %(error)s, usage = %(usage)s,
-           active = false, lease_until = NULL, finished_at = now(),
+           had_errors = %(had_errors)s, active = false, lease_until = NULL, finished_at = now(),
            next_seq = next_seq + cardinality(%(types)s::text[])
      WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running' AND next_seq = %(next)s
     RETURNING org_id
@@ -160,6 +160,11 @@ SELECT seq, type, at, data
 
 -- past_events --
 -- What earlier attempts of a run have told already.
-SELECT type, data->>'step' AS step, data->'usage' AS usage
+SELECT type, data->>'step' AS step, data->'within' AS within, data->'usage' AS usage,
+       (data->>'item')::integer AS item, data->>'status' AS status,
+       coalesce((data->>'will_retry')::boolean, false) AS will_retry,
+       coalesce((data->>'goes_on')::boolean, false) AS goes_on
   FROM run_event
- WHERE run_id = %(run)s AND type IN ('step.started', 'step.finished', 'step.skipped');
+ WHERE run_id = %(run)s
+   AND type IN ('step.started', 'step.finished', 'step.skipped', 'step.failed', 'item.finished')
+ ORDER BY seq;

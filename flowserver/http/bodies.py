@@ -9,8 +9,9 @@ import msgspec
 
 from flowserver.errors import BadRequest
 from flowserver.runs import OnBusy
-from graphs.plan import Durability, PlanSummary
+from graphs.plan import Durability
 from graphs.problems import Problem
+from graphs.summary import PlanSummary
 
 Item = TypeVar("Item")
 

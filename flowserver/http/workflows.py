@@ -23,7 +23,7 @@ from flowserver.http.bodies import (
 )
 from flowserver.workflows import Workflow, WorkflowEntry, Workflows
 from graphs.compile import Compiler
-from graphs.plan import summary
+from graphs.summary import summary
 
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag that was read.")]
 

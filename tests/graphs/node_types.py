@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import zlib
 from typing import Annotated, Any
 
 import msgspec
 
-from nodes.contract import Choice, NodeType, Nothing, RunContext, port, setting
+from nodes.contract import Choice, NodeError, NodeType, Nothing, RunContext, port, setting
 
 
 class EchoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,12 +28,12 @@ async def echo(config: EchoConfig, inputs: Many, ctx: RunContext) -> One:
     return One({"step": ctx.step, "inputs": list(inputs.input), "uses": config.uses})
 
 
-class SwitchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ChooserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ways: Annotated[list[str], setting(template=False)]
     takes: str = ""
 
 
-async def switch(config: SwitchConfig, inputs: Many, ctx: RunContext) -> Choice:
+async def choose(config: ChooserConfig, inputs: Many, ctx: RunContext) -> Choice:
     return Choice(config.takes, One(list(inputs.input)), {"takes": config.takes})
 
 
@@ -77,7 +80,55 @@ async def use(config: Nothing, inputs: Many, bindings: Texts, ctx: RunContext) -
 
 
 ECHO = NodeType.step(echo, "Echo", "Says what it got")
-SWITCH = NodeType.step(switch, "Switch", "Takes a way", outputs=One, routes=lambda config: config.ways)
+CHOOSER = NodeType.step(choose, "Chooser", "Takes a way", outputs=One, routes=lambda config: config.ways)
 TYPED = NodeType.step(typed, "Typed", "Needs a text and a number")
 GIVER = NodeType.provider(give, "Giver", "Gives a text", gives=Text, outputs=Given)
 USER = NodeType.step(use, "User", "Uses texts")
+
+
+class Fate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a step of a random drawing does hangs on nothing but its place in the run."""
+
+    ways: Annotated[tuple[str, ...], setting(template=False)] = ()
+    fails: Annotated[int, setting(template=False)] = 0
+    """It fails in one of so many cases."""
+    any: bool = False
+    uses: list[Any] = []
+
+
+class Sighted(msgspec.Struct, frozen=True):
+    input: Annotated[tuple[Any, ...], port(many=True)] = ()
+
+
+def fate(key: str, of: int) -> int:
+    """One of `of` numbers, the same for the same `key`."""
+    return zlib.crc32(key.encode()) % of
+
+
+def seal(*parts: Any) -> str:
+    """A short text that is another one for other `parts`."""
+    return hashlib.sha1(msgspec.json.encode(parts)).hexdigest()[:8]
+
+
+async def fated(config: Fate, inputs: Sighted, ctx: RunContext) -> Choice | One:
+    await asyncio.sleep(0)
+    if config.fails and fate(f"{ctx.idempotency_key} fails", config.fails) == 0:
+        raise NodeError(f"{ctx.step} fails", code="fated", is_final=True)
+    came = list(inputs.input)
+    output = One(came if config.any else seal(ctx.step, came, config.uses))
+    if not config.ways:
+        return output
+    return Choice(config.ways[fate(ctx.idempotency_key, len(config.ways))], output, {})
+
+
+FATED = NodeType.step(fated, "Fated", "Does as fate has it", outputs=One)
+ACTING = NodeType.step(fated, "FatedEffect", "Does so outside", outputs=One, effect=True)
+CHOOSING = NodeType.step(fated, "FatedRouter", "Chooses so", outputs=One, routes=lambda config: config.ways)
+ACTING_ROUTER = NodeType.step(
+    fated,
+    "FatedEffectRouter",
+    "Acts and chooses",
+    outputs=One,
+    routes=lambda config: config.ways,
+    effect=True,
+)

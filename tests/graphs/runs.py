@@ -8,10 +8,13 @@ from typing import Any
 
 import httpx
 
+from graphs.build import ENOUGH
 from graphs.compile import Compiled
-from graphs.runtime import Run
+from graphs.runtime import Place, Run
 from graphs.state import ENTRY, result
 from nodes.contract import ModelDefaults, NodeType
+
+RUN_ID = "00000000-0000-7000-8000-000000000000"
 
 
 @dataclass
@@ -23,25 +26,37 @@ class Recording:
     outputs: dict[str, Any] = field(default_factory=dict)
     because: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, Any] = field(default_factory=dict)
+    items: list[tuple[str, int, str]] = field(default_factory=list)
+    """(map, index, status), in the order of their ends."""
     output: Any = None
 
-    def started(self, id: str, node_type: NodeType) -> None:
-        self.told.append(("started", id))
+    def started(self, place: Place, node_type: NodeType) -> None:
+        self._tell("started", place)
 
-    def text(self, id: str, text: str) -> None:
-        self.told.append(("text", id))
+    def text(self, place: Place, text: str) -> None:
+        self._tell("text", place)
 
-    def finished(self, id: str, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]) -> None:
-        self.told.append(("finished", id))
-        self.outputs[id] = outputs
+    def finished(
+        self, place: Place, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]
+    ) -> None:
+        self._tell("finished", place)
+        self.outputs[place.key] = outputs
 
-    def skipped(self, id: str, because: Mapping[str, Any]) -> None:
-        self.told.append(("skipped", id))
-        self.because[id] = because
+    def skipped(self, place: Place, because: Mapping[str, Any]) -> None:
+        self._tell("skipped", place)
+        self.because[place.key] = because
 
-    def failed(self, id: str, error: Mapping[str, Any]) -> None:
-        self.told.append(("failed", id))
-        self.errors[id] = error
+    def failed(
+        self, place: Place, error: Mapping[str, Any], *, will_retry: bool = False, goes_on: bool = False
+    ) -> None:
+        self._tell("retried" if will_retry else "failed", place)
+        self.errors[place.key] = error
+
+    def item(self, place: Place, index: int, status: str, error: Mapping[str, Any] | None) -> None:
+        self.items.append((place.key, index, status))
+
+    def _tell(self, what: str, place: Place) -> None:
+        self.told.append((what, place.key))
 
     async def written(self) -> None:
         pass
@@ -59,7 +74,7 @@ async def run(compiled: Compiled, given: Any = None, trigger: str | None = None)
     recording = Recording()
     async with httpx.AsyncClient(transport=httpx.MockTransport(nowhere)) as client:
         context = Run(
-            id="00000000-0000-7000-8000-000000000000",
+            id=RUN_ID,
             trigger=compiled.plan.starts(trigger),
             roots={"input": given, "trigger": {"step": trigger}, "run": {"id": "r"}},
             reporter=recording,
@@ -69,7 +84,7 @@ async def run(compiled: Compiled, given: Any = None, trigger: str | None = None)
         )
         state = await compiled.graph.ainvoke(
             {ENTRY: {"run": "r"}},
-            {"recursion_limit": len(compiled.plan.steps) + 10},
+            {"recursion_limit": ENOUGH},
             context=context,
         )
     recording.output = result(compiled.plan, state)

@@ -14,6 +14,7 @@ import pytest
 
 from graphs.compile import Checked, Compiler
 from graphs.plan import Plan
+from graphs.summary import summary
 from nodes import registry
 
 FOLDER = Path(__file__).parent / "cases"
@@ -71,8 +72,18 @@ def describe(checked: Checked) -> str:
 
 
 def planned(plan: Plan) -> list[str]:
-    waves = [f"wave: {', '.join(wave)}" for wave in plan.levels]
-    return [*waves, f"parts: {', '.join(plan.parts) or 'none'}", f"durability: {plan.durability}"]
+    found = summary(plan)
+    return [
+        *(f"wave: {', '.join(wave)}" for wave in found.parallel),
+        *(
+            f"loop: {', '.join(loop.steps)}; begins with {loop.first}, at most {loop.max_rounds} rounds, "
+            f"then {', '.join(loop.exits) or 'nothing'}"
+            for loop in found.loops
+        ),
+        *(f"map: {each.step} of {', '.join(each.steps) or 'nothing'}" for each in found.maps),
+        f"parts: {', '.join(found.providers) or 'none'}",
+        f"durability: {found.durability}",
+    ]
 
 
 def leads(pointer: str, drawing: Any) -> bool:

@@ -56,7 +56,7 @@ def test_a_saved_drawing_causes_no_noise(name: str) -> None:
 def test_the_basic_agents_compile_to_start_agent_end(name: str) -> None:
     plan = Compiler(TYPES).compile(saved(name)).plan
 
-    assert [plan.steps[id].type.name for wave in plan.levels for id in wave] == [
+    assert [step.type.name for step in plan.steps.values()] == [
         "StartNode",
         "Agent",
         "EndNode",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -19,10 +19,10 @@ from nodes import registry
 from nodes.flow.condition import FALSE, TRUE
 from tests import server
 from tests.graphs import node_types
-from tests.graphs.interpreter import Edge, Node, Outcome, interpret, output, started
+from tests.graphs.interpreter import Came, Edge, Interpreter, Made, Node, Outcome, Within, output, started
 from tests.graphs.runs import run
 
-Kind: TypeAlias = Literal["StartNode", "Echo", "ConditionNode", "EndNode", "Switch"]
+Kind: TypeAlias = Literal["StartNode", "Echo", "ConditionNode", "EndNode", "Chooser"]
 
 TYPES = registry.collect([*registry.modules("nodes"), node_types])
 WAYS = ("left", "middle", "right")
@@ -82,7 +82,7 @@ class Drawing:
         match self.kinds[id]:
             case "ConditionNode":
                 data |= {"operation": "contains", "value1": "{{ input }}", "value2": f"<{id}>"}
-            case "Switch":
+            case "Chooser":
                 data |= {"ways": list(WAYS)}
             case "Echo":
                 data |= {"uses": [written(use) for use in self.uses.get(id, ())]}
@@ -98,9 +98,21 @@ class Drawing:
 
     def outcomes(self) -> list[tuple[str | None, dict[str, str], Outcome]]:
         return [
-            (trigger, routes, interpret(self.nodes, self.edges, trigger, routes, lambda id, *rest: id))
+            (trigger, routes, self.interpret(trigger, routes, lambda id, *rest: id))
             for trigger, routes in self.choices()
         ]
+
+    def interpret(self, trigger: str | None, routes: Mapping[str, str], value: Callable[..., Any]) -> Outcome:
+        """What comes of a run from `trigger`, where each router takes its way of `routes`."""
+
+        def act(id: str, within: Within, came: Came, made: Mapping[str, Made | None]) -> Made:
+            earlier = {each: found.values["output"] for each, found in made.items() if found is not None}
+            return Made({"output": value(id, [each for _, each in came], earlier)}, routes.get(id))
+
+        known = started(self.nodes, self.edges)
+        nodes = {node.id: node for node in self.nodes if node.id in known}
+        edges = [edge for edge in self.edges if edge.source in known]
+        return Interpreter(nodes, edges, trigger, act, lambda id, within, came: came[0], {}, {}).run()
 
     def act(self, id: str, inputs: list[Any], earlier: Mapping[str, Any]) -> Any:
         """What the node types that are used here do."""
@@ -126,7 +138,7 @@ def written(use: Use) -> str:
 
 
 def ways(kind: Kind) -> tuple[str, ...]:
-    return (TRUE, FALSE) if kind == "ConditionNode" else WAYS if kind == "Switch" else ()
+    return (TRUE, FALSE) if kind == "ConditionNode" else WAYS if kind == "Chooser" else ()
 
 
 @st.composite
@@ -180,13 +192,14 @@ def test_a_run_does_what_the_interpreter_says(drawing: Drawing, loop: asyncio.Ru
     compiler = Compiler(TYPES)
     drawing = with_defaults(drawing, compiler)
     compiled = compiler.compile(drawing.flow_data)
-    expected = interpret(drawing.nodes, drawing.edges, drawing.trigger, drawing.routes, drawing.act)
+    expected = drawing.interpret(drawing.trigger, drawing.routes, drawing.act)
 
     actual = loop.run(run(compiled, drawing.input, drawing.trigger))
 
-    assert sorted(actual.those("started")) == sorted(actual.those("finished")) == sorted(expected.outputs)
-    assert sorted(actual.those("skipped")) == sorted(expected.skipped)
-    assert {id: found["output"] for id, found in actual.outputs.items()} == expected.outputs
+    ran = {id: made.values["output"] for (id, _), made in expected.ran.items()}
+    assert sorted(actual.those("started")) == sorted(actual.those("finished")) == sorted(ran)
+    assert sorted(actual.those("skipped")) == sorted(id for id, _ in expected.skipped)
+    assert {id: found["output"] for id, found in actual.outputs.items()} == ran
     assert actual.output == output(drawing.nodes, drawing.edges, expected)
     assert out_of_order(drawing, actual.told) == []
     assert wrong_reasons(drawing, actual.because) == []
@@ -246,12 +259,12 @@ def test_the_checks_find_exactly_what_can_go_wrong(drawing: Drawing) -> None:
         for id, found in drawing.uses.items()
         for use in found
         if not use.optional
-        and any(id in outcome.outputs and use.step not in outcome.outputs for outcome in outcomes)
+        and any(outcome.last.get(id) and not outcome.last.get(use.step) for outcome in outcomes)
     }
 
 
 @settings(DETERMINISTIC, max_examples=100)
-@given(drawing=drawings("Echo", "Switch", "Echo", "Switch"))
+@given(drawing=drawings("Echo", "Chooser", "Echo", "Chooser"))
 def test_liveness_agrees_with_every_choice(drawing: Drawing) -> None:
     assume(len(list(drawing.choices())) <= 500)
     plan = planned(drawing)
@@ -261,13 +274,13 @@ def test_liveness_agrees_with_every_choice(drawing: Drawing) -> None:
 
     for here, needed in itertools.permutations(plan.steps, 2):
         gap = liveness.without(here, needed)
-        gaps = [each for each in outcomes if here in each[2].outputs and needed not in each[2].outputs]
+        gaps = [each for each in outcomes if each[2].last.get(here) and not each[2].last.get(needed)]
         assert (gap is None) == (not gaps)
         if gap is not None:  # whatever else is chosen
             assert all(each in gaps for each in outcomes if gap.items() <= chosen(each[0], each[1]).items())
     arcs = [arc for step in plan.steps.values() for arc in step.arcs]
     for first, second in itertools.combinations(arcs, 2):
-        both = {Edge(first.source, first.port, first.target), Edge(second.source, second.port, second.target)}
+        both = {Edge(arc.source, arc.port, arc.target) for arc in (first, second)}
         assert liveness.meet(first, second) == any(both <= outcome.live for _, _, outcome in outcomes)
 
 

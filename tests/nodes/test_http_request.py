@@ -81,6 +81,7 @@ async def node(web: WebServer) -> AsyncIterator[Node]:
                 name="Get the weather!",
                 run_id="run",
                 input="",
+                round=0,
                 idempotency_key="key-of-the-step",
                 http=client,
                 models=ModelDefaults(),
@@ -88,6 +89,7 @@ async def node(web: WebServer) -> AsyncIterator[Node]:
                 ask=nothing,
                 recall=nothing,
                 remember=nothing,
+                set_variable=nothing,
                 used=nothing,
             )
         )

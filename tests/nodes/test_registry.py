@@ -53,8 +53,11 @@ def test_the_types_that_come_along() -> None:
         "EndNode",
         "HttpRequest",
         "HumanInput",
+        "Map",
         "OpenAIChat",
+        "SetVariable",
         "StartNode",
+        "Subflow",
         "Template",
     ]
 

@@ -1,0 +1,90 @@
+"""Whether what arrows join fits together: values, and the ports that steps have by their policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, Literal, get_origin
+
+import msgspec
+
+from graphs.plan import ERROR, LIMIT, Arc, Step
+from graphs.ports import Port, ports
+from graphs.problems import Problems
+from graphs.regions import Shape
+from graphs.spec import NodeSpec
+
+Sort = Literal["text", "number", "boolean", "list", "object"]
+
+_TAKES: Mapping[Sort, frozenset[Sort]] = {
+    "text": frozenset({"text", "number", "boolean", "list", "object"}),
+    "number": frozenset({"text", "number", "boolean"}),
+    "boolean": frozenset({"text", "number", "boolean"}),
+    "list": frozenset({"list"}),
+    "object": frozenset({"object"}),
+}
+"""What can become what: every value can be put as a text, and a text can be a number."""
+
+
+def check_arcs(steps: Mapping[str, Step], back: Iterable[Arc], problems: Problems) -> None:
+    """Find arrows that bring what their port can never take."""
+    for arc in (*(arc for step in steps.values() for arc in step.arcs), *back):
+        source, target = steps.get(arc.source), steps.get(arc.target)
+        if source is None or target is None or arc.special:
+            continue
+        known = ports(source.type.outputs)
+        gives = known[0] if source.routes else _named(arc.port, known)
+        takes = _named(arc.input, ports(target.type.inputs))
+        if gives is None or takes is None or takes.many:
+            continue
+        left, right = _sort(gives.kind), _sort(takes.kind)
+        if left and right and left not in _TAKES[right]:
+            message = (
+                f"input {arc.input!r} of {target.name!r} ({target.type.name}) takes {_article(right)}, "
+                f"but {gives.name!r} of {source.name!r} ({source.type.name}) is {_article(left)}"
+            )
+            problems.error("wrong_type", arc.where, arc.pointer, message)
+
+
+def check_ports(
+    steps: Mapping[str, Step], shape: Shape, back: Set[Arc], nodes: Mapping[str, NodeSpec], problems: Problems
+) -> None:
+    """Find ports and settings of policies that are used where they mean nothing."""
+    arcs = [*(arc for step in steps.values() for arc in step.arcs), *back]
+    first = {loops[-1].first for loops in shape.loops}
+    for arc in arcs:
+        if arc.special and arc.port == LIMIT and arc.source not in first | shape.unclear:
+            message = f"{arc.source!r} has a port {LIMIT!r} only where a loop begins, and none begins there"
+            problems.error("unknown_port", arc.where, arc.pointer, message)
+    used = {arc.source for arc in arcs if arc.special and arc.port == ERROR}
+    for step in steps.values():
+        where = nodes[step.id]
+        if step.policy.on_error == "port" and step.id not in used:
+            message = (
+                f"a failure of {step.name!r} is to go on by its port {ERROR!r}, but no arrow leads from there"
+            )
+            problems.warning("unused_port", step.id, where.at("data", "on_error"), message)
+        if step.policy.max_rounds is not None and step.id not in first:
+            message = f"{step.name!r} begins no loop, so the most rounds mean nothing here"
+            problems.warning("unused_config", step.id, where.at_data, message)
+
+
+def _named(name: str, known: Iterable[Port]) -> Port | None:
+    return next((port for port in known if port.name == name), None)
+
+
+def _sort(kind: Any) -> Sort | None:
+    """What values of `kind` are in JSON; `None` where they can be several things."""
+    kind = get_origin(kind) or kind
+    if kind is bool:
+        return "boolean"
+    if kind in (int, float):
+        return "number"
+    if kind is str:
+        return "text"
+    if kind in (list, tuple, set, frozenset):
+        return "list"
+    return "object" if kind is dict or (isinstance(kind, type) and issubclass(kind, msgspec.Struct)) else None
+
+
+def _article(sort: Sort) -> str:
+    return f"an {sort}" if sort == "object" else f"a {sort}"

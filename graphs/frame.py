@@ -1,0 +1,444 @@
+"""Drives the steps of a workflow, or of one item of a map: what is decided, what may run, what is skipped.
+
+Dead-path elimination (DESIGN §6): a step waits until every arrow to it is decided; it runs if one is live,
+and is skipped if none is. One walk over the steps in topological order decides all that can be decided, as
+each step comes after those that lead to it. A loop is walked again for each round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from langgraph.graph.message import add_messages
+
+from graphs.acting import Acting, Arrived
+from graphs.options import reduce
+from graphs.plan import LIMIT, Arc, Loop, Plan, Region, Step, Variable
+from graphs.runtime import LimitReached, Place, Run, StepFailed
+from graphs.schedule import Schedule
+from graphs.state import (
+    KEPT,
+    State,
+    carried,
+    channel,
+    current,
+    is_live,
+    items,
+    result,
+    results,
+    rounds,
+    variable,
+    why_dead,
+)
+from graphs.values import UnsafeValue, clean
+from nodes.contract import Call, Items
+
+BREATH = 64
+"""After so many steps in a row others of the process get their turn."""
+
+Invoke: TypeAlias = Callable[[Run], Awaitable[State]]
+"""Runs a graph of its own to the end; gives its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A plan with all that is known before any run of it."""
+
+    plan: Plan
+    schedule: Schedule
+    children: Mapping[str, Work]
+    nested: Mapping[str, Invoke]
+    """The graphs of maps' bodies and of other workflows that have checkpoints of their own."""
+    owners: Mapping[str, str | None]
+    """Step -> the innermost map that runs it."""
+
+    def variable(self, channel: str) -> Variable | None:
+        """The variable that `channel` holds; `None` for a conversation."""
+        return next((each for each in self.plan.variables.values() if variable(each.name) == channel), None)
+
+
+class Frame:
+    """Some steps of a run on their way: all that no map runs, or those of one item of a map."""
+
+    def __init__(self, work: Work, state: State, run: Run, owner: str | None = None) -> None:
+        self.work = work
+        self.plan = work.plan
+        self.run = run
+        self.owner = owner
+        self.values: dict[str, Any] = {**run.outer, **state}
+        self.writes: dict[str, Any] = {}
+        """What has changed in the state."""
+        self.kept: dict[str, list[Any]] = {}
+        """What has been added to variables and conversations."""
+        self.ready: list[str] = []
+        """Steps that may run now, and have a superstep of their own."""
+        self.due: list[tuple[str, int]] = []
+        """Items of maps that may run now."""
+        self._breath = 0
+        for name, new in state.get(KEPT) or ():
+            self.values[name] = self._reduced(name, new)
+
+    @property
+    def region(self) -> Region:
+        return self.plan.region if self.owner is None else self.plan.maps[self.owner].region
+
+    async def advance(self) -> None:
+        """Decide all that can be decided here; what remains is in `ready` and `due`, or nothing is."""
+        self.ready, self.due = [], []
+        await self._walk(self.region, [])
+        acting = [id for id in self.ready if not self.plan.steps[id].type.asks]
+        if acting or self.due:  # a question stops everything: it comes when nothing else can go on
+            self.ready = acting
+
+    async def finish(self) -> None:
+        """Run everything to the end, here and now."""
+        while True:
+            await self.advance()
+            if not self.ready and not self.due:
+                return
+            if len(self.ready) == 1 and not self.due:
+                await self.act(self.ready[0])
+                continue
+            async with _together() as start:
+                for id in self.ready:
+                    start(self.act(id))
+                done = [start(self.item(map, index)) for map, index in self.due]
+            for (map, _), task in zip(self.due, done, strict=True):
+                entry, kept = task.result()
+                self.values[results(map)] = [*self.values[results(map)], entry]
+                self.keep(kept)
+
+    async def act(self, id: str) -> None:
+        """Run a step that is `ready`."""
+        step, path = self.plan.steps[id], self._path(id)
+        waiting = {source for source in step.sources if not self._is_decided_now(source, id)}
+        arrived, _ = self._arrived(step, path, waiting)
+        await self._act(step, path, arrived)
+
+    async def item(self, map: str, index: int) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+        """Run an item that is `due`: its result, and what it adds to variables and conversations."""
+        started = self.values[items(map)]
+        place, reporter = self._place(map, started["at"]), self.run.reporter
+        gate = self.run.gates.setdefault(place.key, asyncio.Semaphore(started["max_concurrency"]))
+        async with gate:
+            if place.key in self.run.stopped:
+                return {"index": index, "stopped": True}, {}
+            given = {"outputs": {"item": started["values"][index], "index": index}}
+            run = replace(
+                self.run,
+                within=(*place.within, ("item", map, index)),
+                outer={**self.values, channel(map): given},
+            )
+            try:
+                values, kept = await self._inside(map, run)
+            except LimitReached:
+                raise
+            except StepFailed as exc:
+                if started["on_error"] == "stop":
+                    self.run.stopped.add(place.key)
+                status = "dropped" if started["on_error"] == "drop" else "failed"
+                reporter.item(place, index, status, exc.error)
+                return {"index": index, "error": clean(exc.error)}, {}
+            live = [arc for arc in self.plan.maps[map].returns if is_live(arc, values)]
+            reporter.item(place, index, "succeeded", None)
+            value = carried(live[0], values, self.plan.steps) if live else None
+            return {"index": index, "value": value}, kept
+
+    def keep(self, kept: Mapping[str, Sequence[Any]]) -> None:
+        """Add to variables and conversations."""
+        for name, new in kept.items():
+            self.values[name] = self._reduced(name, new)
+            self.kept.setdefault(name, []).extend(new)
+
+    # One walk
+
+    async def _walk(self, region: Region, path: list[int]) -> set[str]:
+        """Decide what can be decided of `region` in this round; return the steps that remain."""
+        undecided: set[str] = set()
+        for item in region.items:
+            if isinstance(item, Loop):
+                if not undecided.isdisjoint(item.sources) or not await self._loop(item, path):
+                    undecided |= item.steps
+            elif not await self._step(item, path, undecided):
+                undecided.add(item)
+        return undecided
+
+    async def _loop(self, loop: Loop, path: list[int]) -> bool:
+        """Walk the rounds of `loop` as far as they go; whether it has ended."""
+        name = rounds(loop.first)
+        now = self.values.get(name)
+        if now is None or now["at"] != path:
+            now = {"at": path, "round": 1, "brought": []}
+        while "ended" not in now:
+            self._write(name, now)
+            if await self._walk(loop.body, [*path, now["round"]]):
+                return False
+            brought = [
+                [arc.input, carried(arc, self.values, self.plan.steps)]
+                for arc in loop.back
+                if is_live(arc, self.values)
+            ]
+            if not brought:
+                now = {**now, "ended": "done"}
+            elif now["round"] < loop.most:
+                now = {**now, "round": now["round"] + 1, "brought": brought}
+            else:
+                self._must_have_limit(loop, path)
+                now = {**now, "brought": brought, "ended": LIMIT}
+        self._write(name, now)
+        return True
+
+    def _must_have_limit(self, loop: Loop, path: list[int]) -> None:
+        if any(arc.special and arc.port == LIMIT for arc in self._leading_from(loop.first)):
+            return
+        name = self.plan.steps[loop.first].name
+        message = f"the loop that begins with {name!r} has had {loop.most} rounds, and would go on"
+        failed = StepFailed(loop.first, "loop_limit", message, rounds=loop.most)
+        self.run.reporter.failed(self._place(loop.first, [*path, loop.most]), failed.error)
+        raise failed
+
+    def _leading_from(self, id: str) -> list[Arc]:
+        return [arc for step in self.plan.steps.values() for arc in step.arcs if arc.source == id]
+
+    async def _step(self, id: str, path: list[int], undecided: Set[str]) -> bool:
+        """Decide `id` if that can be done here; whether it is decided."""
+        found = self.values.get(channel(id))
+        if found is not None and found.get("at", []) == path:
+            return True
+        step, body = self.plan.steps[id], self.plan.maps.get(id)
+        if body is not None:
+            started = self.values.get(items(id))
+            if started is not None and started["at"] == path:
+                return self._finish_map(step, path, started)
+        arrived, waits = self._arrived(step, path, undecided)
+        if waits:
+            return False
+        if not arrived and not self._starts(step, path):
+            self._skip(step, path)
+            return True
+        return await self._run(step, path, arrived)
+
+    async def _run(self, step: Step, path: list[int], arrived: Arrived) -> bool:
+        """Run a step that can, unless it gets a superstep of its own; whether it has run."""
+        id = step.id
+        if id in self.plan.maps:
+            return await self._begin_map(step, path, arrived)
+        if id in self.work.schedule.apart:
+            self.ready.append(id)
+            return False
+        await self._act(step, path, arrived)
+        return True
+
+    def _arrived(self, step: Step, path: list[int], undecided: Set[str]) -> tuple[Arrived, bool]:
+        """What live arrows bring to `step`, by input; and whether it has to wait for more."""
+        came: dict[str, list[Any]] = {}
+        if step.id in self.work.schedule.first and path[-1] > 1:
+            brought = self.values[rounds(step.id)]["brought"]
+            for name, value in brought[:1] if step.policy.join == "any" else brought:
+                came.setdefault(name, []).append(value)
+            return came, False
+        body = self.plan.maps.get(step.id)
+        if body is not None and not undecided.isdisjoint(body.sources):
+            return came, True
+        live: list[Arc] = []
+        if step.policy.join == "any":
+            known = [arc for arc in step.arcs if arc.source not in undecided]
+            live = [arc for arc in known if is_live(arc, self.values)][:1]
+            waits = not live and len(known) < len(step.arcs)
+        else:
+            waits = not undecided.isdisjoint(step.sources)
+            live = [] if waits else [arc for arc in step.arcs if is_live(arc, self.values)]
+        for arc in live:
+            came.setdefault(arc.input, []).append(carried(arc, self.values, self.plan.steps))
+        return came, waits
+
+    def _starts(self, step: Step, path: list[int]) -> bool:
+        if step.id in self.work.schedule.first and path[-1] > 1:
+            return False
+        return step.id == self.run.trigger if step.type.kind == "trigger" else step.is_root
+
+    def _skip(self, step: Step, path: list[int]) -> None:
+        if step.id in self.work.schedule.first and path[-1] > 1:
+            because = {"message": f"no arrow led back to {step.name!r} in the round before", "routers": []}
+        else:
+            because = why_dead(step, self.values, self.plan.steps)
+        self._leave(step.id, path, {"skipped": because})
+        self._tell_skipped(step.id, path, because)
+
+    def _tell_skipped(self, id: str, path: list[int], because: Mapping[str, Any]) -> None:
+        place = self._place(id, path)
+        self.run.reporter.skipped(place, because)
+        if id in self.plan.maps:  # nor does anything run that it would have run
+            for inner in self.plan.steps:
+                if inner in self.plan.maps[id].steps:
+                    self.run.reporter.skipped(Place(inner, place.within), because)
+
+    async def _act(self, step: Step, path: list[int], arrived: Arrived) -> None:
+        self._breath += 1
+        if self._breath % BREATH == 0:
+            await asyncio.sleep(0)
+        acting = self._acting(step, path)
+        left = await acting.act(arrived)
+        assert not isinstance(left, Items)
+        self.keep(acting.kept)
+        self._leave(step.id, path, left)
+
+    def _acting(self, step: Step, path: list[int]) -> Acting:
+        place = self._place(step.id, path)
+        return Acting(
+            step,
+            self.plan,
+            self.run,
+            self.values,
+            place,
+            path,
+            lambda call: self._call(step, place, call),
+            lambda name, value: self._check(name, value),
+        )
+
+    # Maps, and workflows within workflows
+
+    async def _begin_map(self, step: Step, path: list[int], arrived: Arrived) -> bool:
+        acting = self._acting(step, path)
+        left = await acting.act(arrived)
+        if not isinstance(left, Items):  # it failed, and the run goes on
+            self._leave(step.id, path, left)
+            return True
+        try:
+            values = clean(list(left.values))
+        except UnsafeValue as exc:
+            failed = StepFailed(step.id, "unsafe_output", f"the items cannot be kept: {exc}")
+            self._leave(step.id, path, acting.give_up(failed))
+            return True
+        started = {
+            "at": path,
+            "values": values,
+            "on_error": left.on_error,
+            "max_concurrency": left.max_concurrency,
+            "began": time.time(),
+        }
+        self.values[items(step.id)], self.values[results(step.id)] = started, []
+        if not values:
+            because = {"message": f"{step.name!r} had no items", "routers": []}
+            for inner in self.plan.steps:
+                if inner in self.plan.maps[step.id].steps:
+                    self.run.reporter.skipped(Place(inner, acting.place.within), because)
+        elif step.id in self.work.schedule.apart:
+            self.writes[items(step.id)], self.writes[results(step.id)] = started, [None]
+            self.due += [(step.id, index) for index in range(len(values))]
+            return False
+        else:
+            for index in range(len(values)):
+                entry, kept = await self.item(step.id, index)
+                self.keep(kept)
+                self.values[results(step.id)].append(entry)
+        return self._finish_map(step, path, started)
+
+    def _finish_map(self, step: Step, path: list[int], started: Mapping[str, Any]) -> bool:
+        came = self.values[results(step.id)]
+        if len(came) < len(started["values"]):
+            return False
+        came = sorted(came, key=lambda each: each["index"])
+        errors = [{"index": each["index"], "error": each["error"]} for each in came if "error" in each]
+        acting = self._acting(step, path)
+        if errors and started["on_error"] == "stop":
+            first = errors[0]
+            message = f"item {first['index']}: {first['error']['step']}: {first['error']['message']}"
+            failed = StepFailed(step.id, first["error"]["code"], message, item=first["index"])
+            self._leave(step.id, path, acting.give_up(failed))
+            return True
+        kept = [each for each in came if "error" not in each or started["on_error"] == "keep"]
+        done = [{"error": each["error"]} if "error" in each else each["value"] for each in kept]
+        try:
+            outputs = clean({"done": done, "errors": errors})
+        except UnsafeValue as exc:
+            failed = StepFailed(step.id, "unsafe_output", f"the results cannot be kept: {exc}")
+            self._leave(step.id, path, acting.give_up(failed))
+            return True
+        ms = max(round((time.time() - started["began"]) * 1000), 0)
+        self.run.reporter.finished(acting.place, step.type, outputs, ms, {})
+        self._leave(step.id, path, {"outputs": outputs})
+        return True
+
+    async def _inside(self, map: str, run: Run) -> tuple[State, dict[str, list[Any]]]:
+        """Run the body of `map` once: the state at its end, and what it adds to variables."""
+        if map in self.work.nested:
+            state = await self.work.nested[map](run)
+            return {**run.outer, **state}, {name: list(new) for name, new in state.get(KEPT) or ()}
+        frame = Frame(self.work, {}, run, map)
+        await frame.finish()
+        return frame.values, frame.kept
+
+    async def _call(self, step: Step, place: Place, call: Call) -> Any:
+        """Run the workflow that `step` calls; its result."""
+        work = self.work.children[step.id]
+        plan = work.plan
+        trigger = plan.starts(None)
+        run = replace(
+            self.run,
+            trigger=trigger,
+            roots={**self.run.roots, "input": call.input, "trigger": {"type": "workflow", "step": trigger}},
+            within=(*place.within, ("call", step.id, 0)),
+            outer={},
+            objects={},
+            meter=self.run.meter.inside(plan.limits),
+        )
+        if step.id in self.work.nested:
+            return result(plan, await self.work.nested[step.id](run))
+        frame = Frame(work, {}, run)
+        await frame.finish()
+        return result(plan, frame.values)
+
+    # State
+
+    def _write(self, name: str, value: Any) -> None:
+        self.values[name] = self.writes[name] = value
+
+    def _leave(self, id: str, path: list[int], left: Mapping[str, Any]) -> None:
+        self._write(channel(id), {**left, "at": path} if path else left)
+
+    def _reduced(self, name: str, new: Sequence[Any]) -> Any:
+        held = self.work.variable(name)
+        if held is None:
+            return add_messages(self.values.get(name) or [], list(new))
+        return {"value": reduce(held.reducer, current(self.plan, self.values, held.name), new)}
+
+    def _check(self, name: str, value: Any) -> None:
+        reduce(self.plan.variables[name].reducer, current(self.plan, self.values, name), [value])
+
+    def _place(self, id: str, path: Sequence[int]) -> Place:
+        loops = self.work.schedule.loops.get(id, ())
+        around = tuple(("round", loop.first, number) for loop, number in zip(loops, path, strict=True))
+        return Place(id, (*self.run.within, *around))  # type: ignore[arg-type]  # zip widens the literal
+
+    def _path(self, id: str) -> list[int]:
+        """The rounds that the loops around `id` are in."""
+        return [self.values[rounds(loop.first)]["round"] for loop in self.work.schedule.loops.get(id, ())]
+
+    def _is_decided_now(self, id: str, reader: str) -> bool:
+        """Whether `id` is decided, in the present rounds, for a step that it leads to."""
+        if self.work.owners[id] != self.owner:
+            return True
+        path: list[int] = []
+        for loop in self.work.schedule.loops.get(id, ()):
+            now = self.values.get(rounds(loop.first))
+            if now is None or now["at"] != path or (reader not in loop.steps and "ended" not in now):
+                return False
+            path.append(now["round"])
+        found = self.values.get(channel(id))
+        return found is not None and found.get("at", []) == path
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
+    """Run several at once; when one fails, the others are cancelled and its error is the error of all."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group.create_task
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None

@@ -1,0 +1,171 @@
+"""What a drawing says of itself as a whole, in its `settings`: variables, limits, parallel steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import asdict, fields
+
+from graphs.problems import Problems, pointer
+from graphs.templates import is_name
+from nodes.contract import NodeError
+
+Reducer: TypeAlias = Literal["replace", "add", "append", "merge", "max", "min"]
+
+
+class VariableSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A value that the steps of a run share under a name."""
+
+    initial: Any = None
+    reducer: Reducer = "replace"
+    """What a new value does: it takes the place of the old one, is added to it, or ends a list of them."""
+    persistent: bool = False
+    """Whether the next run of the same session goes on with it."""
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one run may use up; what goes beyond ends it as `limit_exceeded`."""
+
+    steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Steps that run, every round and item counted."""
+    seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Time in which it executes; waiting for an answer does not count."""
+    tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Input and output tokens of all models together."""
+    tool_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    model_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    cost: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """As models report it, by the prices in their settings."""
+    output_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """What all steps together give, as JSON."""
+
+    def under(self, other: Limits) -> Limits:
+        """Both of them: of each limit the smaller one."""
+        mine, theirs = asdict(self), asdict(other)
+        both = {name: [each for each in (mine[name], theirs[name]) if each is not None] for name in mine}
+        return Limits(**{name: min(found) for name, found in both.items() if found})
+
+
+NO_LIMITS = Limits()
+
+
+class Options(msgspec.Struct, frozen=True):
+    """A drawing's settings; what else stands there is the editor's."""
+
+    variables: Mapping[str, VariableSpec] = {}
+    limits: Limits = Limits()
+    max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+    """How many steps of a run may do something at the same time."""
+
+
+def read_options(settings: Mapping[str, Any], problems: Problems) -> Options:
+    """Read the settings of a drawing; what is wrong is in `problems`, and left out."""
+    options = Options()
+    for info in fields(Options):
+        if settings.get(info.name) is None:
+            continue
+        try:
+            value = getattr(msgspec.convert({info.name: settings[info.name]}, Options), info.name)
+        except msgspec.ValidationError as exc:
+            reason, _, inner = str(exc).rstrip("`").partition(" - at `$.")
+            at = (
+                pointer("settings", *inner.split("."))
+                if "[...]" not in inner
+                else pointer("settings", info.name)
+            )
+            problems.error("bad_settings", "", at, f"{inner or info.name}: {reason}")
+            continue
+        options = msgspec.structs.replace(options, **{info.name: value})
+    for name, spec in options.variables.items():
+        at = pointer("settings", "variables", name)
+        if not is_name(name):
+            message = (
+                f"{name!r} is no name for a variable: a letter or '_', then letters, digits, '_' and '-'"
+            )
+            problems.error("bad_settings", "", at, message)
+        try:
+            reduce(spec.reducer, spec.initial, [])
+        except NodeError as exc:
+            problems.error("bad_settings", "", at, f"{name!r}: {exc}")
+    return options
+
+
+def reduce(reducer: str, value: Any, new: Sequence[Any]) -> Any:
+    """What a variable of `value` becomes when it is given each of `new`.
+
+    Raises:
+        NodeError: A value does not suit the reducer.
+    """
+    if reducer == "append":
+        if not isinstance(value, list | None):
+            raise _unsuitable(reducer, "a list", value)
+        return [*(value or []), *new]
+    if not isinstance(value, _STARTS.get(reducer, object)):
+        raise _unsuitable(reducer, _WANTED[reducer], value)
+    for each in new:
+        value = _REDUCERS[reducer](value, each)
+    return value
+
+
+def _add(old: Any, new: Any) -> Any:
+    if old is None or new is None:
+        return new if old is None else old
+    if _is_number(old) and _is_number(new):
+        return old + new
+    if type(old) is type(new) and isinstance(old, str | list):
+        return old + new
+    raise _unsuitable("add", "two numbers, two texts or two lists", new)
+
+
+def _pick(which: str, choose: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def pick(old: Any, new: Any) -> Any:
+        if old is None or new is None:
+            return new if old is None else old
+        if (_is_number(old) and _is_number(new)) or (isinstance(old, str) and isinstance(new, str)):
+            return choose(old, new)
+        raise _unsuitable(which, "two numbers or two texts", new)
+
+    return pick
+
+
+def _merge(old: Any, new: Any) -> Any:
+    for each in (old, new):
+        if not isinstance(each, dict | None):
+            raise _unsuitable("merge", "objects", each)
+    return {**(old or {}), **(new or {})}
+
+
+_REDUCERS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "replace": lambda old, new: new,
+    "add": _add,
+    "merge": _merge,
+    "max": _pick("max", max),
+    "min": _pick("min", min),
+}
+
+
+_STARTS: Mapping[str, Any] = {
+    "add": int | float | str | list | None,
+    "merge": dict | None,
+    "max": int | float | str | None,
+    "min": int | float | str | None,
+}
+_WANTED = {
+    "add": "numbers, texts or lists",
+    "merge": "objects",
+    "max": "numbers or texts",
+    "min": "numbers or texts",
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _unsuitable(reducer: str, wanted: str, found: Any) -> NodeError:
+    shown = msgspec.json.encode(found).decode()[:80]
+    return NodeError(
+        f"the reducer {reducer!r} takes {wanted}, not {shown}", code="bad_variable", is_final=True
+    )

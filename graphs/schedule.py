@@ -1,0 +1,114 @@
+"""Which steps run together: the optimiser. It decides nothing about what a drawing means.
+
+Steps without effects run where they are, within the superstep of whatever comes before them; only what acts
+on the world outside, costs money or waits gets a superstep of its own, and so a checkpoint. Where a branch is
+not taken, all of it is skipped in passing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphs.plan import Durability, Loop, Plan, Region, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How the steps of a plan are divided among supersteps."""
+
+    apart: frozenset[str]
+    """Steps that get one of their own."""
+    nested: frozenset[str]
+    """Those of them that are maps, or run another workflow, whose insides need checkpoints of their own."""
+    loops: Mapping[str, tuple[Loop, ...]]
+    """Step -> the loops that it is in, outermost first, as far as the map around it."""
+    first: Mapping[str, Loop]
+    """Loop by its first step."""
+    durability: Durability
+    fuses: bool
+    """Whether a step of its own superstep may run where the one before has ended."""
+    children: Mapping[str, Schedule]
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """What a part of a drawing does outside: waves of effects that come one after another, and questions."""
+
+    waves: int
+    effects: int
+    asks: int
+
+    @property
+    def needs_checkpoints(self) -> bool:
+        """Whether a crash could repeat something that a checkpoint in between would have saved."""
+        return self.waves > 1 or self.asks > 1 or (self.asks == 1 and self.effects > 1)
+
+
+def schedule(plan: Plan, *, fuse: bool = True) -> Schedule:
+    """Divide the steps of `plan`; without `fuse`, each gets a superstep of its own, as it is drawn."""
+    children = {id: schedule(child, fuse=fuse) for id, child in plan.children.items()}
+    weigher = _Weigher(plan, {id: _whole(child) for id, child in plan.children.items()})
+    maps = {id: weigher.region(body.region) for id, body in plan.maps.items()}
+    calls = weigher.children
+    apart = {id for id, step in plan.steps.items() if not fuse or weigher.acts(step)}
+    nested = {id for id, weight in [*maps.items(), *calls.items()] if not fuse or weight.needs_checkpoints}
+    regions = [plan.region, *(body.region for body in plan.maps.values())]
+    chains = [loops for region in regions for loops in region.loops()]
+    loops: dict[str, tuple[Loop, ...]] = {}
+    for chain in chains:  # a loop comes before those inside it
+        inside = {item for item in chain[-1].body.items if isinstance(item, str)}
+        loops |= dict.fromkeys(inside, chain)
+    return Schedule(
+        frozenset(apart),
+        frozenset(nested),
+        loops,
+        {chain[-1].first: chain[-1] for chain in chains},
+        "sync" if weigher.region(plan.region).needs_checkpoints else "exit",
+        fuse,
+        children,
+    )
+
+
+def _whole(plan: Plan) -> _Weight:
+    inner = {id: _whole(child) for id, child in plan.children.items()}
+    return _Weigher(plan, inner).region(plan.region)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weigher:
+    plan: Plan
+    children: Mapping[str, _Weight]
+
+    def acts(self, step: Step) -> bool:
+        """Whether `step`, or what it runs, does something outside."""
+        return self._step(step).effects > 0
+
+    def region(self, region: Region) -> _Weight:
+        after: dict[str, int] = {}
+        effects = asks = 0
+        for item in region.items:
+            sources = item.sources if isinstance(item, Loop) else self._sources(item)
+            before = max((after.get(source, 0) for source in sources), default=0)
+            if isinstance(item, Loop):
+                weight = self.region(item.body)
+                again = _Weight(2 * weight.waves, 2 * weight.effects, 2 * weight.asks)
+                after |= dict.fromkeys(item.steps, before + again.waves)
+            else:
+                again = self._step(self.plan.steps[item])
+                after[item] = before + again.waves
+            effects += again.effects
+            asks += again.asks
+        return _Weight(max(after.values(), default=0), effects, asks)
+
+    def _sources(self, id: str) -> tuple[str, ...]:
+        body = self.plan.maps.get(id)
+        return (*self.plan.steps[id].sources, *(body.sources if body else ()))
+
+    def _step(self, step: Step) -> _Weight:
+        if step.id in self.plan.maps:
+            inside = self.region(self.plan.maps[step.id].region)
+            return _Weight(2, 2, 2 * inside.asks) if inside.effects else inside
+        if step.id in self.children:
+            return self.children[step.id]
+        return _Weight(int(step.type.effect), int(step.type.effect), int(step.type.asks))

@@ -1,0 +1,45 @@
+"""Run another saved workflow, as one step of this one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from nodes.contract import Call, NodeType, RunContext, WorkflowRef, port, setting
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workflow: Annotated[
+        Annotated[str, msgspec.Meta(min_length=1)],
+        setting("workflow_id", template=False, description="The id or the name of a saved workflow."),
+    ]
+    version: Annotated[
+        str | None,
+        setting(template=False, description="The version to stay with; left empty, the one that is current."),
+    ] = None
+    input: Annotated[
+        Any, setting("inputs", description="The input of its run; left empty, what arrives here.")
+    ] = None
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    input: Any = None
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    output: Annotated[Any, port(description="The output of the other workflow's run.")]
+
+
+async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Call:
+    return Call(inputs.input if config.input is None else config.input)
+
+
+NODE = NodeType.step(
+    run,
+    "Subflow",
+    "Run a workflow",
+    outputs=Outputs,
+    calls=lambda config: WorkflowRef(config.workflow, config.version or None),
+    aliases=("SubflowNode", "ExecuteWorkflow"),
+)
