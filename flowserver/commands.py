@@ -122,10 +122,10 @@ async def _run(
     settings: Settings, dsn: str, flow_data: Any, given: Any, session: str | None, stream: bool, as_json: bool
 ) -> int:
     async with assemble(settings, dsn, takes_over=False) as flowserver:
-        compiled = flowserver.compiler.compile(flow_data)
+        compiled, whole = await flowserver.workflows.drawn(DEFAULT_ORG, flow_data)
         for warning in compiled.warnings:
             print(warning, file=sys.stderr)
-        start = Start(compiled=compiled, flow_data=flow_data, input=given, session_id=session, kind="cli")
+        start = Start(compiled=compiled, flow_data=whole, input=given, session_id=session, kind="cli")
         id = await flowserver.runs.start(DEFAULT_ORG, start)
         following = asyncio.create_task(_follow(flowserver, id, stream, as_json))
         try:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -22,7 +23,7 @@ from langgraph.types import Command
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
-from flowserver.db import Pool
+from flowserver.db import Pool, row_of
 from flowserver.errors import Fenced, NotFound
 from flowserver.events import FINAL
 from flowserver.feeds import Feeds
@@ -33,8 +34,9 @@ from flowserver.saver import MARK, FencedSaver
 from flowserver.workflows import Workflows, json
 from graphs.build import ENOUGH
 from graphs.compile import Compiled
+from graphs.options import NO_LIMITS, Limits
 from graphs.problems import InvalidWorkflow
-from graphs.runtime import Meter, Run, StepFailed
+from graphs.runtime import LimitReached, Meter, Run, StepFailed
 from graphs.state import ENTRY, persistent, result
 from graphs.values import clean
 from nodes.contract import ModelDefaults
@@ -43,6 +45,7 @@ _RUNS = sql.queries("runs")
 _FINISH = _RUNS["finish"]
 _RELEASE = _RUNS["release"]
 _PAST = _RUNS["past_events"]
+_SPENT = _RUNS["seconds_spent"]
 _ASKED = sql.queries("questions")["asked_steps"]
 
 Stop: TypeAlias = Literal["cancelled", "lost", "drained"]
@@ -62,6 +65,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     trigger: dict[str, Any]
     input: Any
     durability: Literal["sync", "exit"] | None
+    limits: Limits | None
     attempt: int
     epoch: int
     next_seq: int
@@ -193,15 +197,17 @@ class Execution:
                     if (answers := await ask(self._with.pool, self._journal, found.interrupts)) is None:
                         return
                     given = Command(resume=answers)
-        context = self._context(compiled)
+        limits = compiled.plan.limits.under(claim.limits or NO_LIMITS)
+        context = self._context(compiled, limits)
         while True:
-            state = await graph.ainvoke(
-                given,
-                config,
-                context=context,
-                durability=claim.durability or compiled.durability,
-                control=self._control,
-            )
+            async with self._in_time(limits.seconds):
+                state = await graph.ainvoke(
+                    given,
+                    config,
+                    context=context,
+                    durability=claim.durability or compiled.durability,
+                    control=self._control,
+                )
             if not (interrupts := state.get("__interrupt__")):
                 break
             if (answers := await ask(self._with.pool, self._journal, interrupts)) is None:
@@ -209,7 +215,25 @@ class Execution:
             given = Command(resume=answers)
         await self._end("succeeded", output=result(plan, state))
 
-    def _context(self, compiled: Compiled) -> Run:
+    @asynccontextmanager
+    async def _in_time(self, most: float | None) -> AsyncIterator[None]:
+        """Give what is done inside what is left of the seconds that the run may execute."""
+        if most is None:
+            yield
+            return
+        async with self._with.pool.connection() as conn:
+            row = row_of(await (await conn.execute(_SPENT, {"run": self.claim.id})).fetchone())
+        scope = asyncio.timeout(max(most - row["seconds"], 0))
+        try:
+            async with scope:
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            message = f"the run may execute for {most:g} seconds, and has not ended in them"
+            raise LimitReached("", "limit_exceeded", message, limit="seconds") from None
+
+    def _context(self, compiled: Compiled, limits: Limits) -> Run:
         claim = self.claim
         run = {
             "id": str(claim.id),
@@ -226,7 +250,7 @@ class Execution:
             models=self._with.models,
             redact=lambda text: _redact(text, compiled, self._with.models),
             slots=asyncio.Semaphore(compiled.plan.max_concurrency),
-            meter=Meter(compiled.plan.limits, dict(self._recorder.spent)),
+            meter=Meter(limits, dict(self._recorder.spent)),
         )
 
     async def _remember(self) -> None:

@@ -19,6 +19,7 @@ import sql
 from flowserver.events import FINAL, encode
 from flowserver.execution import Claim, Execution, Resources
 from flowserver.leases import Leases
+from flowserver.questions import BATCH, expire
 from flowserver.workflows import json
 from graphs.compile import Compiled
 
@@ -137,6 +138,8 @@ class Executor:
                     await self._wake.wait()
             self._wake.clear()
             try:
+                if await expire(self._with.pool) == BATCH:
+                    self._wake.set()  # there may be more
                 while self.has_room and await self.take_next():
                     pass
                 await self._end_abandoned()

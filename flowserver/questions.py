@@ -1,9 +1,14 @@
-"""What runs ask and people answer: the rows of `question`, where only an open one takes an answer, once."""
+"""What runs ask and people answer: the rows of `question`, where only an open one is settled, once.
+
+An answer settles it, or its deadline. One that nobody has answered in time has the status `expired` and no
+answer: a marker among the answers would have to differ from everything that people may say.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +24,7 @@ from flowserver.ids import new_id
 from flowserver.journal import Journal
 from flowserver.workflows import json
 from graphs.values import UnsafeValue, clean
-from nodes.question import BadAnswer, Question
+from nodes.question import EXPIRED, BadAnswer, Question
 
 _QUERIES = sql.queries("questions")
 _INSERT = _QUERIES["insert_question"]
@@ -27,8 +32,12 @@ _OF_RUN = _QUERIES["of_run"]
 _WAIT = _QUERIES["wait"]
 _FIND = _QUERIES["find_question"]
 _ANSWER = _QUERIES["answer"]
+_EXPIRE = _QUERIES["expire"]
 _REQUEUE = _QUERIES["requeue"]
 _POSITION = sql.queries("runs")["position"]
+
+BATCH = 100
+"""The most questions that expire in one transaction."""
 
 
 class CancelWished(asyncio.CancelledError):
@@ -36,7 +45,7 @@ class CancelWished(asyncio.CancelledError):
 
 
 async def ask(pool: Pool, journal: Journal, interrupts: Iterable[Interrupt]) -> dict[str, Any] | None:
-    """Put the questions of a run and let it wait: `None`; or the answers of those answered already.
+    """Put the questions of a run and let it wait: `None`; or the answers of those settled already.
 
     Raises:
         Fenced: The run has been lost.
@@ -48,9 +57,12 @@ async def ask(pool: Pool, journal: Journal, interrupts: Iterable[Interrupt]) -> 
         for each in asked:
             await conn.execute(_INSERT, _row(journal.run, each))
         rows = await (await conn.execute(_OF_RUN, wanted)).fetchall()
-        answers = {row["interrupt_id"]: row["answer"] for row in rows if row["status"] == "answered"}
-        if answers:
-            return answers
+        settled = [row for row in rows if row["status"] in ("answered", "expired")]
+        if settled:
+            return {
+                row["interrupt_id"]: EXPIRED if row["status"] == "expired" else row["answer"]
+                for row in settled
+            }
         journal.add("run.waiting", {"questions": [body(row) for row in rows if row["status"] == "open"]})
         batch = journal.take()
         numbers = await (await conn.execute(_WAIT, batch)).fetchall()
@@ -65,32 +77,45 @@ async def answer(pool: Pool, org: UUID, run: UUID, question_id: UUID | None, giv
 
     Raises:
         NotFound: There is no such question.
-        NotOpen: It has been answered, or no longer waits; also of two equal answers the second.
+        NotOpen: It was answered, has expired or no longer waits; also of two equal answers the second.
         BadRequest: The answer does not fit the question, or there are several and none is named.
     """
     question = await _open_one(pool, org, run, question_id)
     accepted = _accepted(question["question"], given)
-    values = {"id": question["id"], "run": run, "answer": json(accepted)}
+    values = {"id": question["id"], "runs": [run], "answer": json(accepted)}
     async with pool.connection() as conn, conn.transaction():
         if await (await conn.execute(_ANSWER, values)).fetchone() is None:
-            raise NotOpen(f"question {question['id']} has been answered already")
+            raise NotOpen(f"question {question['id']} was answered or expired a moment ago")
         await conn.execute(_REQUEUE, values)
+
+
+async def expire(pool: Pool) -> int:
+    """Settle up to `BATCH` questions whose deadlines have passed, and queue their runs; return how many."""
+    async with pool.connection() as conn, conn.transaction():
+        rows = await (await conn.execute(_EXPIRE, {"batch": BATCH})).fetchall()
+        if rows:
+            await conn.execute(_REQUEUE, {"runs": [row["run_id"] for row in rows]})
+    return len(rows)
 
 
 def body(row: Mapping[str, Any]) -> dict[str, Any]:
     """A question as clients see it: `{id, step, payload, form?, actions?, deadline?}`."""
     told = {"id": row["id"], "step": row["step"], **row["question"]}
-    return told | ({"deadline": row["deadline"]} if row["deadline"] else {})
+    if row["deadline"] is None:
+        return told
+    # A row's own is in the session's time zone, one inside JSON is a text: clients are told one spelling.
+    return told | {"deadline": msgspec.convert(row["deadline"], datetime).astimezone(UTC)}
 
 
 def _row(run: UUID, interrupt: Interrupt) -> dict[str, Any]:
+    question = dict(interrupt.value["question"])
     return {
         "id": new_id(),
         "run": run,
         "interrupt_id": interrupt.id,
         "step": interrupt.value["step"],
-        "question": json(interrupt.value["question"]),
-        "deadline": None,
+        "seconds": question.pop("seconds", None),
+        "question": json(question),
     }
 
 
@@ -110,6 +135,8 @@ async def _open_one(pool: Pool, org: UUID, run: UUID, question_id: UUID | None) 
         return open_[0]
     if open_:
         raise BadRequest("several questions are open; name one with 'question_id'")
+    if rows and rows[0]["status"] == "expired":
+        raise NotOpen(f"question {rows[0]['id']} expired before it was answered")
     if question_id is None:
         raise NotOpen(f"run {run} has no open question")
     if not rows:

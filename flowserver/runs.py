@@ -26,6 +26,7 @@ from flowserver.journal import read, watch
 from flowserver.questions import answer, body
 from flowserver.workflows import json, keep_version
 from graphs.compile import Compiled
+from graphs.options import Limits
 from graphs.values import UnsafeValue, clean
 
 _QUERIES = sql.queries("runs")
@@ -84,6 +85,7 @@ class Start:
     kind: str = "api"
     """What starts it: `api`, `cli` …"""
     durability: Literal["sync", "exit"] | None = None
+    limits: Limits | None = None
     on_busy: OnBusy = "enqueue"
     now: bool = True
     """Execute it here and now, if there is room, as somebody waits for it."""
@@ -264,6 +266,7 @@ def _row(org: UUID, start: Start) -> dict[str, Any]:
         "trigger": json(trigger),
         "input": json(given),
         "durability": start.durability,
+        "limits": json(start.limits) if start.limits else None,
         "created": encode(created).decode(),
     }
 

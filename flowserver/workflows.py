@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,8 +17,11 @@ import sql
 from flowserver.db import Pool, row_of
 from flowserver.errors import NotFound, RevisionConflict
 from flowserver.ids import new_id
+from flowserver.subflows import with_subflows
+from graphs.called import called_by
 from graphs.compile import Checked, Compiled, Compiler
-from graphs.problems import Problem
+from graphs.problems import Problem, Problems
+from graphs.spec import read
 
 _QUERIES = sql.queries("workflows")
 _INSERT_VERSION = _QUERIES["insert_version"]
@@ -63,7 +67,7 @@ class Workflows:
         self, org: UUID, name: str, description: str | None, flow_data: Mapping[str, Any]
     ) -> Workflow:
         """Save a new workflow; one with errors is saved too, and says so."""
-        checked = self._compiler.check(flow_data)
+        checked = await self.check(org, flow_data)
         values = {"id": new_id(), "org": org, "name": name, "description": description}
         async with self._pool.connection() as conn, conn.transaction():
             await keep_version(conn, org, checked.version, flow_data)
@@ -81,7 +85,7 @@ class Workflows:
             row = await (await conn.execute(_GET, {"org": org, "id": id})).fetchone()
         if row is None:
             raise NotFound("workflow", id)
-        return _workflow(row, self._compiler.check(row["flow_data"]))
+        return _workflow(row, await self.check(org, row["flow_data"]))
 
     async def change(
         self,
@@ -99,7 +103,7 @@ class Workflows:
             NotFound: There is none of this id in `org`.
             RevisionConflict: It has been changed in between.
         """
-        checked = self._compiler.check(flow_data) if flow_data is not None else None
+        checked = await self.check(org, flow_data) if flow_data is not None else None
         values = {
             "org": org,
             "id": id,
@@ -116,7 +120,7 @@ class Workflows:
             row = await (await conn.execute(_UPDATE, values)).fetchone()
         if row is None:
             raise await self._refusal(org, id, revision)
-        return _workflow(row, checked or self._compiler.check(row["flow_data"]))
+        return _workflow(row, checked or await self.check(org, row["flow_data"]))
 
     async def delete(self, org: UUID, id: UUID, revision: int | None = None) -> None:
         """Delete a workflow; its runs stay, and go on.
@@ -143,10 +147,36 @@ class Workflows:
         """The oldest workflow of that name."""
         async with self._pool.connection() as conn:
             row = await (await conn.execute(_FIND_BY_NAME, {"org": org, "name": name})).fetchone()
-        return _workflow(row, self._compiler.check(row["flow_data"])) if row else None
+        return _workflow(row, await self.check(org, row["flow_data"])) if row else None
 
-    async def runnable(self, org: UUID, id: UUID, version: str | None = None) -> Compiled:
-        """The graph of a workflow as it stands, or of one of its versions.
+    async def check(self, org: UUID, flow_data: Any) -> Checked:
+        """Find every problem of a drawing, also in the workflows that it runs; its own version."""
+        whole = await self._whole(org, flow_data)
+        checked = self._compiler.check(whole)
+        if whole is flow_data:
+            return checked
+        own = {key: value for key, value in flow_data.items() if key != "subflows"}
+        return replace(checked, version=read(own, Problems()).version)
+
+    async def drawn(self, org: UUID, flow_data: Any) -> tuple[Compiled, Any]:
+        """The graph of a drawing that is not saved, and the drawing with all that its run will need.
+
+        Raises:
+            InvalidWorkflow: It does not compile.
+        """
+        whole = await self._whole(org, flow_data)
+        return self._compiler.compile(whole), whole
+
+    async def _whole(self, org: UUID, flow_data: Any) -> Any:
+        if not isinstance(flow_data, Mapping) or not called_by(flow_data, self._compiler.registry):
+            return flow_data
+        async with self._pool.connection() as conn:
+            return await with_subflows(conn, org, flow_data, self._compiler.registry)
+
+    async def runnable(self, org: UUID, id: UUID, version: str | None = None) -> tuple[Compiled, Any]:
+        """The graph of a workflow as it stands, or of one of its versions; and what its run has to keep.
+
+        That is nothing where the version is kept already, else the drawing with those that it runs.
 
         Raises:
             NotFound: There is no such workflow or version in `org`.
@@ -157,8 +187,12 @@ class Workflows:
         if row is None:
             raise NotFound("workflow", id)
         draft = str(row["version"])
-        known = self._compiler.known(draft) if version in (None, draft) else None
-        return known or await self.compiled(org, version or draft)
+        known = self._compiler.known(version or draft) if version in (None, draft) else None
+        if known is not None:
+            return known, None
+        flow_data = await self._version(org, version or draft)
+        whole = await self._whole(org, flow_data)
+        return self._compiler.compile(whole), None if whole is flow_data else whole
 
     async def compiled(self, org: UUID, version: str) -> Compiled:
         """The graph of a version that has been saved or run before.
@@ -167,11 +201,14 @@ class Workflows:
             NotFound: There is none in `org`.
             InvalidWorkflow: It does not compile.
         """
+        return self._compiler.compile(await self._version(org, version))
+
+    async def _version(self, org: UUID, version: str) -> Any:
         async with self._pool.connection() as conn:
             row = await (await conn.execute(_GET_VERSION, {"org": org, "version": version})).fetchone()
         if row is None:
             raise NotFound("workflow version", version)
-        return self._compiler.compile(row["flow_data"])
+        return row["flow_data"]
 
     async def _refusal(self, org: UUID, id: UUID, revision: int | None) -> NotFound | RevisionConflict:
         found = await self.get(org, id)  # raises NotFound

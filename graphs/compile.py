@@ -72,6 +72,7 @@ class Compiler:
         if not problems.errors and (known := self.known(version)) is not None:
             return known
         plan = resolve(spec, self.registry, problems)
+        _must_be_whole(plan, problems)
         planned = schedule(plan, fuse=self._fuse)
         compiled = Compiled(
             version, plan, build(plan, planned), planned.durability, tuple(in_place(problems.found))
@@ -86,3 +87,11 @@ class Compiler:
         if version in self._known:
             self._known.move_to_end(version)
         return self._known.get(version)
+
+
+def _must_be_whole(plan: Plan, problems: Problems) -> None:
+    for step in plan.steps.values():
+        if step.type.calls is not None and step.id not in plan.children:
+            message = f"{step.name!r} runs another workflow, which was not looked up"
+            problems.error("unknown_workflow", step.id, "", message)
+            raise InvalidWorkflow(in_place(problems.found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +23,9 @@ from nodes.texts import to_text
 CREDENTIALS = ("credential_id", "credential")
 """Keys by which editors refer to a credential, on nodes of any type."""
 
+_MOST_TRIES = 50
+"""How often an open setting is converted to check it: it may hold thousands of templates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -33,6 +37,8 @@ class Settings:
     """Field -> its raw value, with a `Template` wherever a text holds paths."""
     paths: tuple[tuple[Path, str], ...] = ()
     """Every path, with the JSON pointer of its text."""
+    outlines: Mapping[str, Any] = field(default_factory=dict)
+    """Open field -> its value with other values in place of the templates, where it is made of structs."""
     ready: msgspec.Struct | None = None
     credential: str | None = None
     """The id of the credential that the drawing names."""
@@ -46,7 +52,7 @@ class Settings:
         return tuple(self.fixed[name] for name in hidden if self.fixed.get(name))
 
     def provisional(self) -> msgspec.Struct:
-        """What is known before a run; settings that the run fills have their defaults, or `None`.
+        """What is known before a run; settings that it fills are outlined, or have their defaults, or `None`.
 
         Raises:
             ValueError, NodeError: What is known does not go together.
@@ -54,7 +60,7 @@ class Settings:
         if self.ready is not None:
             return self.ready
         known = {info.name: None for info in fields(self.type) if info.required}
-        return self.type(**(known | dict(self.fixed)))
+        return self.type(**(known | dict(self.outlines) | dict(self.fixed)))
 
     def fill(self, lookup: Lookup) -> msgspec.Struct:
         """Return the typed settings of this run.
@@ -71,8 +77,8 @@ class Settings:
                 raw = _filled(self.open[info.name], lookup, texts=_takes_only_texts(info.type))
                 try:
                     filled[info.name] = convert(raw, info.type)
-                except msgspec.ValidationError:
-                    raise NodeError(_misfit(info, raw), code="bad_config") from None
+                except msgspec.ValidationError as exc:
+                    raise NodeError(_Mistake.of(exc).message(info, raw), code="bad_config") from None
         try:
             return self.type(**filled)
         except ValueError as exc:
@@ -92,7 +98,12 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
             problems.error("missing_config", node.id, node.at_data, message)
     credential = next((str(node.data[key]) for key in CREDENTIALS if node.data.get(key)), None)
     settings = Settings(
-        node_type.config, reading.fixed, reading.open, tuple(reading.paths), credential=credential
+        node_type.config,
+        reading.fixed,
+        reading.open,
+        tuple(reading.paths),
+        reading.outlines,
+        credential=credential,
     )
     if problems.errors > before:
         return dataclasses.replace(settings, valid=False)
@@ -135,6 +146,7 @@ class _Reading:
     fixed: dict[str, Any] = field(default_factory=dict)
     open: dict[str, Any] = field(default_factory=dict)
     paths: list[tuple[Path, str]] = field(default_factory=list)
+    outlines: dict[str, Any] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def take(self, info: FieldInfo, key: str, value: Any) -> None:
@@ -144,6 +156,8 @@ class _Reading:
         raw = self._read(value, at) if extra(info.type, "template", True) else value
         if len(self.paths) > before:
             self.open[info.name] = raw
+            if _is_made_of_structs(info.type) and not isinstance(raw, Template):
+                self._outline(info, raw, at)
         else:
             self._convert(info, value, at)
 
@@ -174,14 +188,104 @@ class _Reading:
         try:
             self.fixed[info.name] = convert(value, info.type)
         except msgspec.ValidationError as exc:
-            reason, _, inner = str(exc).rstrip("`").partition(" - at `$")
-            message = f"{info.name!r} at {inner.lstrip('.')}: {reason}" if inner else _misfit(info, value)
-            hint = None
-            if isinstance(value, str):
-                hint = self.problems.did_you_mean(value, _choices(info.type))
-            else:
-                at += inner.replace(".", "/").replace("[", "/").replace("]", "")
-            self.problems.error("bad_config", self.node.id, at, message, hint)
+            self._refuse(_Mistake.of(exc), info, value, at)
+
+    def _refuse(self, mistake: _Mistake, info: FieldInfo, value: Any, at: str) -> None:
+        found = value if isinstance(value, str) and not mistake.keys else mistake.unknown_choice
+        hint = self.problems.did_you_mean(found, _choices(info.type, mistake.keys)) if found else None
+        if not isinstance(value, str):
+            at += pointer(*mistake.keys)
+        self.problems.error("bad_config", self.node.id, at, mistake.message(info, value), hint)
+
+    def _outline(self, info: FieldInfo, raw: Any, at: str) -> None:
+        """Convert an open setting with its templates' own texts, or other values where no text may be.
+
+        What is wrong with a value that came in place of a template, or because of one, is no mistake.
+        """
+        value = _with_texts(raw)
+        others: dict[tuple[str | int, ...], Iterator[Any]] = {}
+        for _ in range(_MOST_TRIES):
+            try:
+                self.outlines[info.name] = msgspec.convert(value, info.type, strict=False)
+                return
+            except msgspec.ValidationError as exc:
+                mistake = _Mistake.of(exc)
+            if _UNNAMED in mistake.inner:
+                return
+            within = (each for each in reversed(others) if each[: len(mistake.keys)] == mistake.keys)
+            leaf = _template_on_the_way(raw, mistake.keys) or next(within, None)
+            if leaf is None:
+                self._refuse(mistake, info, value, at)
+                return
+            allowed = others.setdefault(leaf, iter([*_choices(info.type, leaf), 1, True, [], {}, None]))
+            try:
+                _put(value, leaf, next(allowed))
+            except StopIteration:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """What msgspec finds wrong with a setting, and the keys that lead to it."""
+
+    reason: str
+    inner: str
+    keys: tuple[str | int, ...]
+
+    @classmethod
+    def of(cls, exc: msgspec.ValidationError) -> _Mistake:
+        reason, _, inner = str(exc).removesuffix("`").rpartition(" - at `$")
+        if not reason:
+            return cls(str(exc), "", ())
+        parts = _KEY.findall(inner.partition(_UNNAMED)[0])
+        return cls(reason, inner.lstrip("."), tuple(int(index) if index else key for key, index in parts))
+
+    @property
+    def unknown_choice(self) -> str:
+        """What was found where one of several texts is allowed."""
+        head, _, found = self.reason.partition("Invalid enum value ")
+        return "" if head else found.strip("'")
+
+    def message(self, info: FieldInfo, value: Any) -> str:
+        allowed = f"; allowed is {_wanted(info.type, self.keys)}" if self.unknown_choice else ""
+        if self.inner:
+            return f"{info.name!r} at {self.inner}: {self.reason}{allowed}"
+        if _is_made_of_structs(info.type) and not self.reason.startswith("Expected"):
+            return f"{info.name!r}: {self.reason}"
+        return _misfit(info, value)
+
+
+_UNNAMED = "[...]"
+"""How msgspec names the way into a value of an object that is no struct."""
+_KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+
+
+def _with_texts(raw: Any) -> Any:
+    """A copy of `raw` with texts in place of its templates."""
+    match raw:
+        case Template(parts=parts):
+            return "".join(part if isinstance(part, str) else f"{{{{ {part.text} }}}}" for part in parts)
+        case list():
+            return [_with_texts(item) for item in raw]
+        case dict():
+            return {key: _with_texts(item) for key, item in raw.items()}
+        case _:
+            return raw
+
+
+def _template_on_the_way(raw: Any, keys: tuple[str | int, ...]) -> tuple[str | int, ...] | None:
+    """The first keys of `keys` if they lead to a template in `raw`."""
+    for depth, key in enumerate(keys):
+        raw = raw[key]
+        if isinstance(raw, Template):
+            return keys[: depth + 1]
+    return None
+
+
+def _put(value: Any, keys: tuple[str | int, ...], new: Any) -> None:
+    for key in keys[:-1]:
+        value = value[key]
+    value[keys[-1]] = new
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -282,13 +386,38 @@ def _takes_only_texts(kind: Any) -> bool:
     )
 
 
-def _choices(kind: Any) -> list[str]:
-    return [str(v) for shape in _shapes(kind) if isinstance(shape, shapes.LiteralType) for v in shape.values]
+def _is_made_of_structs(kind: Any) -> bool:
+    """Whether it is a struct, or a list of structs."""
+    parts = (part for shape in _shapes(kind) for part in (shape, *_parts_under(shape, 0)))
+    return any(isinstance(part, shapes.StructType) for part in parts)
 
 
-def _wanted(kind: Any) -> str:
-    """What a field takes, in words."""
-    texts = [text for shape in _shapes(kind) if (text := _shape_in_words(shape))]
+def _shapes_at(kind: Any, keys: tuple[str | int, ...]) -> tuple[shapes.Type, ...]:
+    """The shapes of what is under `keys` in a value of `kind`."""
+    found = _shapes(kind)
+    for key in keys:
+        found = tuple(part for shape in found for part in _parts_under(shape, key))
+    return found
+
+
+def _parts_under(shape: shapes.Type, key: str | int) -> Iterator[shapes.Type]:
+    match shape:
+        case shapes.StructType(fields=inner):
+            for each in inner:
+                if each.encode_name == key:
+                    yield from _parts(each.type)
+        case shapes.ListType(item_type=item) | shapes.VarTupleType(item_type=item):
+            yield from _parts(item)
+
+
+def _choices(kind: Any, keys: tuple[str | int, ...] = ()) -> list[str]:
+    found = _shapes_at(kind, keys)
+    return [str(v) for shape in found if isinstance(shape, shapes.LiteralType) for v in shape.values]
+
+
+def _wanted(kind: Any, keys: tuple[str | int, ...] = ()) -> str:
+    """What a field takes, or what is under `keys` in it, in words."""
+    texts = [text for shape in _shapes_at(kind, keys) if (text := _shape_in_words(shape))]
     return " or ".join(dict.fromkeys(texts)) or "nothing"
 
 

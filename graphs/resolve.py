@@ -230,11 +230,15 @@ def called(
             continue
         where = draft.nodes[step.id]
         ref = step.type.calls(step.settings.provisional())
-        saved = draft.spec.subflows.get(ref_key(ref))
-        if saved is None:
+        known = draft.spec.subflows
+        saved = (known or {}).get(ref_key(ref))
+        if known is None:
+            message = f"the workflow {ref.workflow!r} is not looked up here, so it is not checked"
+            problems.warning("not_checked", step.id, where.at("data", "workflow"), message)
+        elif saved is None:
             version = f" in version {ref.version!r}" if ref.version else ""
             message = f"there is no saved workflow {ref.workflow!r}{version}"
-            hint = problems.did_you_mean(ref.workflow, [each.name for each in draft.spec.subflows.values()])
+            hint = problems.did_you_mean(ref.workflow, [each.name for each in known.values()])
             problems.error("unknown_workflow", step.id, where.at("data", "workflow"), message, hint)
         elif saved.id in above or len(above) >= MOST_NESTED:
             way = " -> ".join([*above, saved.id])

@@ -70,8 +70,9 @@ class StepFailed(Exception):
         self.step = step
         self.code = code
         self.message = message
-        self.error: dict[str, Any] = {"code": code, "step": step, "message": message, **more}
-        super().__init__(f"{step}: {message}")
+        where = {"step": step} if step else {}
+        self.error: dict[str, Any] = {"code": code, **where, "message": message, **more}
+        super().__init__(f"{step}: {message}" if step else message)
 
 
 class LimitReached(StepFailed):

@@ -118,8 +118,8 @@ class WorkflowSpec(msgspec.Struct, frozen=True):
     nodes: tuple[NodeSpec, ...]
     edges: tuple[EdgeSpec, ...] = ()
     settings: dict[str, Any] = {}
-    subflows: dict[str, Saved] = {}
-    """The workflows that its steps run, by what they call them; put in when a run is started, not drawn."""
+    subflows: dict[str, Saved] | None = None
+    """The workflows that its steps run, by what they call them. Not drawn, but looked up; `None` if not."""
     readable: bool = True
     """Whether all of it had the right shape."""
 
@@ -160,8 +160,10 @@ def read_inside(flow_data: Any, outer: WorkflowSpec, problems: Problems) -> Work
     return msgspec.structs.replace(read(flow_data, problems), subflows=outer.subflows)
 
 
-def _subflows(flow_data: Mapping[str, Any], problems: Problems) -> dict[str, Saved]:
-    found = flow_data.get("subflows") or {}
+def _subflows(flow_data: Mapping[str, Any], problems: Problems) -> dict[str, Saved] | None:
+    found = flow_data.get("subflows")
+    if found is None:
+        return None
     try:
         return msgspec.convert(found, dict[str, Saved])
     except msgspec.ValidationError as exc:

@@ -13,7 +13,7 @@ from graphs.ports import ports
 State: TypeAlias = Mapping[str, Any]
 Outcome: TypeAlias = Mapping[str, Any]
 """`{"outputs": {…}}`, with `route` and `because` for a router; or `{"skipped": {…}}`; or, where a failure
-goes on by the error port, `{"outputs": {}, "route": "error", "error": {…}}`. In a loop, `at` are the rounds."""
+goes on by the error port, `{"outputs": {}, "route": "error", "error": {…}}`. `at` are the rounds of loops."""
 
 ENTRY = "run.in"
 """The channel that a run's start is written to."""

@@ -91,8 +91,8 @@ def _loop(loop: Loop, plan: Plan, place: dict[str, int]) -> LoopSummary:
 
 def _rounds(loop: Loop, plan: Plan) -> int:
     first = plan.steps[loop.first]
-    if first.type.rounds is not None and first.settings.ready is not None:
-        return first.type.rounds(first.settings.ready)
+    if first.type.rounds is not None:
+        return first.type.rounds(first.settings.provisional())
     return loop.most
 
 

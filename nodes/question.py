@@ -9,6 +9,9 @@ import msgspec
 
 FieldType: TypeAlias = Literal["text", "textarea", "number", "boolean", "select"]
 
+EXPIRED = b"expired"
+"""What a step gets when nobody has answered in time. Bytes: no answer can be that, as JSON has none."""
+
 
 class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One field of a question's form."""
@@ -37,6 +40,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     payload: dict[str, Any]
     form: tuple[Field, ...] = ()
     actions: tuple[Action, ...] = ()
+    seconds: float | None = None
+    """How long it may stay open; `None` is for ever."""
 
     def accept(self, answer: Any) -> Any:
         """Return `answer` in its full form, `{"action", "values"}` where there are actions.

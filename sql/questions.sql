@@ -1,7 +1,10 @@
 -- insert_question --
--- Asked again after a crash, a question keeps its row.
+-- Asked again after a crash, a question keeps its row, and so its deadline.
 INSERT INTO question (id, org_id, run_id, interrupt_id, step, question, deadline)
-SELECT %(id)s, org_id, id, %(interrupt_id)s, %(step)s, %(question)s, %(deadline)s FROM run WHERE id = %(run)s
+SELECT %(id)s, org_id, id, %(interrupt_id)s, %(step)s, %(question)s,
+       now() + %(seconds)s::float8 * interval '1 second'
+  FROM run
+ WHERE id = %(run)s
     ON CONFLICT (run_id, interrupt_id) DO NOTHING;
 
 -- of_run --
@@ -16,24 +19,41 @@ SELECT id, interrupt_id, step, question, status, answer, deadline
 SELECT DISTINCT step FROM question WHERE run_id = %(run)s;
 
 -- find_question --
-SELECT question.id, question.question, question.status
+-- One that is late has expired, whether or not a server has settled it yet.
+SELECT question.id, question.question,
+       CASE WHEN question.status = 'open' AND deadline <= now() THEN 'expired' ELSE question.status END AS status
   FROM question
   JOIN run ON run.id = question.run_id
  WHERE run.org_id = %(org)s AND run.id = %(run)s
    AND (%(id)s::uuid IS NULL OR question.id = %(id)s::uuid)
- ORDER BY question.status = 'open' DESC, asked_at, question.id
+ ORDER BY question.status = 'open' AND coalesce(deadline > now(), true) DESC, asked_at DESC, question.id DESC
  LIMIT 2;
 
 -- answer --
 -- Compare and set: only an open question takes an answer, and only one.
 UPDATE question SET status = 'answered', answer = %(answer)s, answered_at = now()
- WHERE id = %(id)s AND status = 'open'
+ WHERE id = %(id)s AND status = 'open' AND coalesce(deadline > now(), true)
 RETURNING id;
 
+-- expire --
+-- Compare and set, like an answer. Nothing is waited for: servers look at once without doing it twice, and the
+-- runs, which an ending locks before their questions, are locked here so that neither waits for the other.
+UPDATE question SET status = 'expired'
+  FROM (SELECT late.id
+          FROM question AS late
+          JOIN run ON run.id = late.run_id
+         WHERE late.status = 'open' AND late.deadline <= now()
+         ORDER BY late.deadline
+         LIMIT %(batch)s
+           FOR NO KEY UPDATE SKIP LOCKED) AS held
+ WHERE question.id = held.id AND question.status = 'open'
+RETURNING question.id, question.run_id;
+
 -- requeue --
--- The answer's second half: the run goes on, with its attempts counted anew.
+-- The second half of an answer or an expiry: the runs go on, with their attempts counted anew. A statement of its
+-- own, as it must see a run that began to wait while the first one waited for its locks.
 UPDATE run SET status = 'queued', attempt = 0
- WHERE id = %(run)s AND status = 'waiting'
+ WHERE id = ANY(%(runs)s::uuid[]) AND status = 'waiting'
 RETURNING id;
 
 -- wait --

@@ -5,10 +5,10 @@ WITH thread AS (
         SELECT 1 FROM run WHERE thread_id = %(thread_id)s AND status IN ('queued', 'running', 'waiting')
     ) AS busy
 ), made AS (
-    INSERT INTO run (id, org_id, workflow_id, version, thread_id, session_id, trigger, input, durability,
+    INSERT INTO run (id, org_id, workflow_id, version, thread_id, session_id, trigger, input, durability, limits,
                      max_attempts, status, active, attempt, epoch, lease_until, worker, started_at, next_seq)
     SELECT %(id)s, %(org)s, %(workflow_id)s, %(version)s, %(thread_id)s, %(session_id)s, %(trigger)s, %(input)s,
-           %(durability)s, %(max_attempts)s,
+           %(durability)s, %(limits)s, %(max_attempts)s,
            CASE WHEN claim THEN 'running' ELSE 'queued' END, claim, claim::integer, claim::integer,
            CASE WHEN claim THEN now() + %(lease)s::interval END, CASE WHEN claim THEN %(worker)s END,
            CASE WHEN claim THEN now() END, 2
@@ -168,3 +168,12 @@ SELECT type, data->>'step' AS step, data->'within' AS within, data->'usage' AS u
  WHERE run_id = %(run)s
    AND type IN ('step.started', 'step.finished', 'step.skipped', 'step.failed', 'item.finished')
  ORDER BY seq;
+
+-- seconds_spent --
+-- How long a run has been executing: from each start to the last event before the next one.
+SELECT coalesce(sum(extract(epoch FROM ended - began)), 0)::double precision AS seconds
+  FROM (SELECT min(at) AS began, max(at) AS ended
+          FROM (SELECT at, count(*) FILTER (WHERE type = 'run.started') OVER (ORDER BY seq) AS attempt
+                  FROM run_event WHERE run_id = %(run)s) AS event
+         WHERE attempt > 0
+         GROUP BY attempt) AS stretch;

@@ -53,3 +53,11 @@ SELECT id, name, description, flow_data, version, revision, created_at, updated_
  WHERE org_id = %(org)s AND name = %(name)s
  ORDER BY id
  LIMIT 1;
+
+-- find_called --
+-- A workflow by its id or its name; the id comes first, then the oldest of that name.
+SELECT id, name, version, flow_data
+  FROM workflow
+ WHERE org_id = %(org)s AND (id::text = %(ref)s::text OR name = %(ref)s::text)
+ ORDER BY id::text = %(ref)s::text DESC, id
+ LIMIT 1;

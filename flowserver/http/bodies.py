@@ -9,6 +9,7 @@ import msgspec
 
 from flowserver.errors import BadRequest
 from flowserver.runs import OnBusy
+from graphs.options import Limits
 from graphs.plan import Durability
 from graphs.problems import Problem
 from graphs.summary import PlanSummary
@@ -57,6 +58,8 @@ class RunWorkflow(Body, frozen=True, kw_only=True):
     on_disconnect: Literal["continue", "cancel"] = "continue"
     """What becomes of the run when the client of its stream leaves."""
     durability: Durability | None = None
+    limits: Limits | None = None
+    """What this run may use up, besides the limits of the workflow itself."""
 
 
 class RunSaved(RunWorkflow, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from flowserver.http.bodies import MAX_PAGE, Answer, Page, RunDrawing, RunSaved,
 from flowserver.http.streams import event_stream, position
 from flowserver.runs import Runs, RunView, Start, Status
 from flowserver.workflows import Workflows
-from graphs.compile import Compiled, Compiler
+from graphs.compile import Compiled
 
 Timeout = Annotated[float, QueryParameter(gt=0, le=3600, description="Seconds to wait before answering 202.")]
 LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID")]
@@ -35,8 +35,9 @@ class StartController(Controller):
         timeout: Timeout = 60,  # noqa: ASYNC109  the name that callers write
     ) -> Response[Any]:
         """Run a saved workflow: wait for the result, stream the events, or just start it."""
-        compiled = await workflows.runnable(org, id, data.version)
-        return await _started(request, runs, org, _start(data, compiled, workflow_id=id), data, timeout)
+        compiled, keeps = await workflows.runnable(org, id, data.version)
+        start = _start(data, compiled, workflow_id=id, flow_data=keeps)
+        return await _started(request, runs, org, start, data, timeout)
 
     @post("/runs", status_code=200)
     async def start_drawing(
@@ -44,12 +45,13 @@ class StartController(Controller):
         data: JSONBody[RunDrawing],
         request: Request[UUID, None, Any],
         org: NamedDependency[UUID],
-        compiler: NamedDependency[Compiler],
+        workflows: NamedDependency[Workflows],
         runs: NamedDependency[Runs],
         timeout: Timeout = 60,  # noqa: ASYNC109
     ) -> Response[Any]:
         """Run a drawing that is not saved."""
-        start = _start(data, compiler.compile(data.flow_data), flow_data=data.flow_data)
+        compiled, whole = await workflows.drawn(org, data.flow_data)
+        start = _start(data, compiled, flow_data=whole)
         return await _started(request, runs, org, start, data, timeout)
 
 
@@ -135,6 +137,7 @@ def _start(data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
         trigger=data.trigger,
         on_busy=data.on_busy,
         durability=data.durability,
+        limits=data.limits,
         now=data.mode != "background",
         **more,
     )

@@ -22,7 +22,7 @@ from flowserver.http.bodies import (
     cursor,
 )
 from flowserver.workflows import Workflow, WorkflowEntry, Workflows
-from graphs.compile import Compiler
+from graphs import compile
 from graphs.summary import summary
 
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag that was read.")]
@@ -33,10 +33,14 @@ class WorkflowController(Controller):
     tags = ("Workflows",)
 
     @post("/check", status_code=200)
-    async def check(self, data: JSONBody[CheckWorkflow], compiler: NamedDependency[Compiler]) -> Checked:
-        """Name every mistake of a drawing; nothing is saved or run."""
-        found = compiler.check(data.flow_data)
-        return Checked(found.problems, summary(found.plan) if found.plan else None)
+    async def check(
+        self,
+        data: JSONBody[CheckWorkflow],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+    ) -> Checked:
+        """Name every mistake of a drawing, and say what it would do; nothing is saved or run."""
+        return _checked(await workflows.check(org, data.flow_data))
 
     @post()
     async def save(
@@ -69,6 +73,14 @@ class WorkflowController(Controller):
         """A workflow with its drawing, as it was sent, and its problems."""
         return _tagged(await workflows.get(org, id))
 
+    @get("/{id:uuid}/plan")
+    async def plan(
+        self, id: FromPath[UUID], org: NamedDependency[UUID], workflows: NamedDependency[Workflows]
+    ) -> Checked:
+        """What a workflow would do: order, loops, model calls, hosts …; or why it cannot run."""
+        found = await workflows.get(org, id)
+        return _checked(await workflows.check(org, found.flow_data))
+
     @put("/{id:uuid}")
     async def change(
         self,
@@ -99,6 +111,10 @@ class WorkflowController(Controller):
     ) -> None:
         """Delete a workflow; its runs stay."""
         await workflows.delete(org, id, _revision(if_match))
+
+
+def _checked(found: compile.Checked) -> Checked:
+    return Checked(found.problems, summary(found.plan) if found.plan else None)
 
 
 def _tagged(

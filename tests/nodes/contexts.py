@@ -21,6 +21,7 @@ def context(**changes: Any) -> RunContext:
         name="A step",
         run_id="run",
         input=None,
+        round=0,
         idempotency_key="key",
         http=httpx.AsyncClient(transport=httpx.MockTransport(refuse)),
         models=ModelDefaults(),
@@ -28,6 +29,7 @@ def context(**changes: Any) -> RunContext:
         ask=refuse,
         recall=refuse,
         remember=refuse,
+        set_variable=refuse,
         used=refuse,
     )
     return dataclasses.replace(plain, **changes)

@@ -7,8 +7,9 @@ from typing import Any, get_args
 import pytest
 
 from graphs.config import convert
+from nodes.conditions import Condition
 from nodes.contract import Choice, NodeError
-from nodes.flow.condition import FALSE, NODE, OPERATIONS, TRUE, Config, Inputs, Operation, Outputs, run
+from nodes.flow.condition import FALSE, NODE, TRUE, Config, Inputs, Operation, Outputs, run
 from tests.nodes.contexts import context
 
 CASES: list[tuple[Operation, str, str, bool, bool]] = [
@@ -55,7 +56,6 @@ def test_the_table_has_every_operation_both_ways() -> None:
     assert {(operation, holds) for operation, *_, holds in CASES} == {
         (operation, holds) for operation in get_args(Operation) for holds in (True, False)
     }
-    assert list(OPERATIONS) == list(get_args(Operation))
 
 
 @pytest.mark.parametrize(("operation", "left", "right", "exact", "holds"), CASES)
@@ -142,3 +142,39 @@ def test_it_has_two_ways_under_the_names_of_all_editors() -> None:
     assert NODE.routes is not None
     assert tuple(NODE.routes(Config())) == (TRUE, FALSE)
     assert NODE.route_aliases == {"true": TRUE, "false": FALSE, "output-0": TRUE, "output-1": FALSE}
+
+
+async def test_a_structured_condition_decides_by_what_arrives() -> None:
+    condition = Condition(all=(Condition(operation="greater", right=5), Condition(operation="less", right=8)))
+
+    made = await run(Config(condition=condition), Inputs("7"), context())
+
+    assert made == Choice(
+        TRUE,
+        Outputs("7", True),
+        {
+            "holds": True,
+            "compared": [
+                {"left": "7", "operation": "greater", "right": 5, "holds": True},
+                {"left": "7", "operation": "less", "right": 8, "holds": True},
+            ],
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        ({"value1": "a"}, "'value1'"),
+        ({"value2": "b"}, "'value2'"),
+        ({"value1": "a", "value2": "b"}, "'value1' and 'value2'"),
+    ],
+)
+def test_a_structured_condition_takes_no_values_beside_it(beside: dict[str, str], named: str) -> None:
+    with pytest.raises(NodeError) as refused:
+        Config(condition=Condition(operation="exists"), **beside)
+
+    assert (refused.value.code, str(refused.value)) == (
+        "bad_config",
+        f"'condition' decides alone, but there is also {named}; allowed is one or the other",
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from nodes.contract import Choice
 from nodes.flow.human_input import NODE, Config, Inputs, Outputs, run
-from nodes.question import Action, BadAnswer, Field, FieldType, Question
+from nodes.question import EXPIRED, Action, BadAnswer, Field, FieldType, Question
 from tests.nodes.contexts import context
 
 FORM = (
@@ -169,10 +169,45 @@ async def test_a_button_with_a_form_gives_both() -> None:
     assert made == Choice("approve", Outputs({"why": "x"}, "approve", {"why": "x"}), {"action": "approve"})
 
 
+async def test_a_question_with_a_deadline_says_how_long_it_may_stay_open() -> None:
+    question, made = await asked(Config("?", deadline=60), "in time")
+
+    assert question == Question({"question": "?", "input": None}, seconds=60)
+    assert made == Choice("answer", Outputs("in time", None, {}), {"answer": "in time"})
+
+
+async def test_a_deadline_that_a_run_leaves_empty_is_none() -> None:
+    question, _ = await asked(Config("?", deadline=None), "some day")
+
+    assert question == Question({"question": "?", "input": None})
+
+
+@pytest.mark.parametrize("settings", [{}, {"form": FORM}, {"actions": ("yes",)}])
+async def test_a_question_that_nobody_answered_in_time_has_its_own_way(settings: dict[str, Any]) -> None:
+    config = Config("?", deadline=1, **settings)
+
+    made = await run(config, Inputs(()), context(ask=lambda question: EXPIRED))
+
+    assert made == Choice("expired", Outputs(None, "expired", {}), {"action": "expired"})
+
+
+def test_no_answer_can_say_that_the_time_was_over() -> None:
+    said = msgspec.json.decode(msgspec.json.encode(EXPIRED))
+
+    assert Question({}).accept(said) != EXPIRED
+
+
 def test_its_ways_are_its_buttons() -> None:
     assert NODE.routes is not None
     assert list(NODE.routes(Config("?", actions=("a", Action("b"))))) == ["a", "b"]
     assert list(NODE.routes(Config("?"))) == ["answer"]
+
+
+def test_with_a_deadline_there_is_a_way_more() -> None:
+    assert NODE.routes is not None
+    assert list(NODE.routes(Config("?", actions=("a",), deadline=1))) == ["a", "expired"]
+    assert list(NODE.routes(Config("?", deadline=None))) == ["answer", "expired"]
+    assert list(NODE.routes(Config("?", actions=("expired",)))) == ["expired"]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +217,11 @@ def test_its_ways_are_its_buttons() -> None:
         ({"actions": ("",)}, "one of the actions has an empty name"),
         ({"form": (Field("f"), Field("f"))}, "two form fields are called 'f'; their names must differ"),
         ({"form": (Field(""),)}, "one of the form fields has an empty name"),
+        (
+            {"actions": ("go", Action("expired")), "deadline": 1},
+            "an action is called 'expired', as is the port for a deadline that has passed; "
+            "call the action something else, or leave out 'deadline'",
+        ),
     ],
 )
 def test_names_must_differ(settings: dict[str, Any], words: str) -> None:

@@ -53,11 +53,14 @@ def test_the_types_that_come_along() -> None:
         "EndNode",
         "HttpRequest",
         "HumanInput",
+        "Loop",
         "Map",
+        "Merge",
         "OpenAIChat",
         "SetVariable",
         "StartNode",
         "Subflow",
+        "Switch",
         "Template",
     ]
 

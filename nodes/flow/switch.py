@@ -1,0 +1,89 @@
+"""Take one of several ways: that of the first case that holds, or the way of none."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET
+
+from nodes.conditions import MAX_TOLD, Condition, explain
+from nodes.contract import Choice, NodeType, RunContext, port, setting
+
+DEFAULT = "default"
+
+
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A way, and when it is taken."""
+
+    port: Annotated[str, msgspec.Meta(min_length=1, description="The id of the way.")]
+    condition: Condition | None = None
+    equals: Annotated[Any, msgspec.Meta(description="In place of a condition: what the value equals.")] = (
+        UNSET
+    )
+
+    def __post_init__(self) -> None:
+        if self.port == DEFAULT or "{{" in self.port:
+            why = "the way of no case" if self.port == DEFAULT else "not known before the run"
+            raise ValueError(f"the port {self.port!r} is {why}; allowed is any other text of its own")
+        if (self.condition is None) == (self.equals is UNSET):
+            found = "neither" if self.condition is None else "both"
+            raise ValueError(
+                f"the case {self.port!r} has {found} of 'condition' and 'equals'; allowed is one"
+            )
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cases: Annotated[
+        Annotated[tuple[Case, ...], msgspec.Meta(min_length=1, max_length=100)],
+        setting(description="The ways in order, each with its `condition` or the value that it `equals`."),
+    ]
+    value: Annotated[
+        Any,
+        setting(description="What cases compare that name no value of their own; left out, what arrives."),
+    ] = UNSET
+
+    def __post_init__(self) -> None:
+        if self.cases is None:
+            message = (
+                "'cases' name ports and must be known before the run; allowed is {{ }} in their operands"
+            )
+            raise ValueError(message)
+        ports = [case.port for case in self.cases]
+        if twice := sorted({each for each in ports if ports.count(each) > 1}):
+            raise ValueError(f"two cases have the port {twice[0]!r}; their ports must differ")
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    input: Any = None
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    output: Annotated[Any, port(description="What arrived, passed on by the port that was chosen.")]
+    case: Annotated[str, port(description="The port that was chosen.")]
+
+
+async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
+    subject = inputs.input if config.value is UNSET else config.value
+    tried: list[dict[str, Any]] = []
+    taken = DEFAULT
+    for case in config.cases:
+        tried.append({"port": case.port, **explain(_condition(case), subject)})
+        if tried[-1]["holds"]:
+            taken = case.port
+            break
+    return Choice(taken, Outputs(inputs.input, taken), {"case": taken, "tried": tried[-MAX_TOLD:]})
+
+
+def _condition(case: Case) -> Condition:
+    return case.condition or Condition(operation="equal", right=case.equals)
+
+
+NODE = NodeType.step(
+    run,
+    "Switch",
+    "Switch",
+    outputs=Outputs,
+    routes=lambda config: [*(case.port for case in config.cases), DEFAULT],
+    aliases=("SwitchNode",),
+)
