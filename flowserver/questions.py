@@ -99,7 +99,7 @@ async def expire(pool: Pool) -> int:
 
 
 def body(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as clients see it: `{id, step, payload, form?, actions?, deadline?}`."""
+    """A question as clients see it: `{id, step, within?, payload, form?, actions?, deadline?}`."""
     told = {"id": row["id"], "step": row["step"], **row["question"]}
     if row["deadline"] is None:
         return told
@@ -108,12 +108,13 @@ def body(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(run: UUID, interrupt: Interrupt) -> dict[str, Any]:
-    question = dict(interrupt.value["question"])
+    asked = interrupt.value
+    question = dict(asked["question"]) | ({"within": asked["within"]} if "within" in asked else {})
     return {
         "id": new_id(),
         "run": run,
         "interrupt_id": interrupt.id,
-        "step": interrupt.value["step"],
+        "step": asked["step"],
         "seconds": question.pop("seconds", None),
         "question": json(question),
     }
