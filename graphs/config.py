@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 import msgspec
 from msgspec import inspect as shapes
-from msgspec.structs import FieldInfo, fields
+from msgspec.structs import FieldInfo
+from msgspec.structs import fields as read_fields
 
 from graphs.policy import KEYS as POLICY
 from graphs.problems import Problems, listed, pointer
@@ -19,6 +20,9 @@ from graphs.spec import NodeSpec
 from graphs.templates import Lookup, Path, Template, TemplateError, parse, render
 from nodes.contract import NodeError, NodeType
 from nodes.texts import to_text
+
+fields = cache(read_fields)
+"""Remembered, as every run of a step asks for them."""
 
 CREDENTIALS = ("credential_id", "credential")
 """Keys by which editors refer to a credential, on nodes of any type."""
@@ -59,7 +63,11 @@ class Settings:
         """
         if self.ready is not None:
             return self.ready
-        known = {info.name: None for info in fields(self.type) if info.required}
+        known = {
+            info.name: None
+            for info in fields(self.type)
+            if info.required or (info.default is msgspec.UNSET and info.name in self.open)
+        }
         return self.type(**(known | dict(self.outlines) | dict(self.fixed)))
 
     def fill(self, lookup: Lookup) -> msgspec.Struct:
@@ -444,7 +452,7 @@ def _shape_in_words(shape: shapes.Type) -> str:
 
 def _range(least: float | None, most: float | None) -> str:
     if least is not None and most is not None:
-        return f" from {least:g} to {most:g}"
+        return f" from {least:.10g} to {most:.10g}"
     if least is not None:
-        return f" of at least {least:g}"
-    return f" of at most {most:g}" if most is not None else ""
+        return f" of at least {least:.10g}"
+    return f" of at most {most:.10g}" if most is not None else ""

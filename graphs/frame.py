@@ -38,6 +38,8 @@ from graphs.state import (
 from graphs.values import UnsafeValue, clean
 from nodes.contract import Call, Items
 
+NOWHERE: list[int] = []
+"""The rounds of a step that no loop is around."""
 BREATH = 64
 """After so many steps in a row others of the process get their turn."""
 
@@ -164,9 +166,20 @@ class Frame:
             if isinstance(item, Loop):
                 if not undecided.isdisjoint(item.sources) or not await self._loop(item, path):
                     undecided |= item.steps
-            elif not await self._step(item, path, undecided):
+            elif not self._is_decided(item, path) and (
+                self._must_wait(item, undecided) or not await self._step(item, path, undecided)
+            ):
                 undecided.add(item)
         return undecided
+
+    def _must_wait(self, id: str, undecided: Set[str]) -> bool:
+        """Whether `id` waits for one of the `undecided` steps, as can be seen at a glance."""
+        step = self.plan.steps[id]
+        return step.policy.join == "all" and not undecided.isdisjoint(step.sources)
+
+    def _is_decided(self, id: str, path: list[int]) -> bool:
+        found = self.values.get(channel(id))
+        return found is not None and found.get("at", NOWHERE) == path
 
     async def _loop(self, loop: Loop, path: list[int]) -> bool:
         """Walk the rounds of `loop` as far as they go; whether it has ended."""
@@ -207,9 +220,6 @@ class Frame:
 
     async def _step(self, id: str, path: list[int], undecided: Set[str]) -> bool:
         """Decide `id` if that can be done here; whether it is decided."""
-        found = self.values.get(channel(id))
-        if found is not None and found.get("at", []) == path:
-            return True
         step, body = self.plan.steps[id], self.plan.maps.get(id)
         if body is not None:
             started = self.values.get(items(id))
@@ -430,8 +440,7 @@ class Frame:
             if now is None or now["at"] != path or (reader not in loop.steps and "ended" not in now):
                 return False
             path.append(now["round"])
-        found = self.values.get(channel(id))
-        return found is not None and found.get("at", []) == path
+        return self._is_decided(id, path)
 
 
 @asynccontextmanager

@@ -71,7 +71,7 @@ class Liveness:
             condition = self.back(loop)
             left = [each for each in left if each is not loop]
         else:
-            condition = self._conditions[source.id]
+            condition = self._conditions.get(source.id, ALWAYS)  # unknown in a loop that is not understood
             if source.ways:
                 condition = self._both("and", condition, self._takes(source.id, _way(source, arc)))
         for loop in reversed(left):

@@ -78,14 +78,15 @@ class Step:
     bindings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Binding port -> ids of `Part`s, in edge order."""
     references: Mapping[Path, Reference] = field(default_factory=dict)
+    sources: tuple[str, ...] = field(init=False)
+    """The steps that lead to it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(dict.fromkeys(arc.source for arc in self.arcs)))
 
     @property
     def is_root(self) -> bool:
         return not self.arcs
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(arc.source for arc in self.arcs))
 
     @property
     def routes(self) -> tuple[str, ...]:

@@ -103,4 +103,4 @@ def find_route(handle: str | None, node_type: NodeType, names: tuple[str, ...]) 
     alias = node_type.route_aliases.get(handle or "")
     if alias in names:
         return alias
-    return names[0] if len(names) == 1 else None
+    return names[0] if len(names) == 1 and handle in PLAIN else None

@@ -277,9 +277,7 @@ class _Drawing:
     ) -> str | None:
         """The step that every round begins with."""
         entries = [id for id in component if id in self.starts or any(link.target == id for link in entering)]
-        if len(entries) > 1 and (
-            counting := [id for id in entries if self.steps[id].type.rounds is not None]
-        ):
+        if len(entries) > 1 and (counting := [id for id in entries if self._counts(id)]):
             entries = counting
         if len(entries) > 1:
             # An arrow back is somebody's choice: what always follows within the loop does not begin it.
@@ -296,9 +294,16 @@ class _Drawing:
                 f"it is not clear where the loop {' -> '.join(ids)} begins: arrows lead into it at {names}"
             )
             self._wrong(
-                "ambiguous_loop", ids[0], message, "draw a Loop node where it begins, or one arrow into it"
+                "ambiguous_loop",
+                ids[0],
+                message,
+                "draw a Loop node where it begins, or set 'max_rounds' there",
             )
         return None
+
+    def _counts(self, id: str) -> bool:
+        """Whether its author has said that a loop begins with it."""
+        return self.steps[id].type.rounds is not None or self.steps[id].policy.max_rounds is not None
 
     def _is_choice(self, arc: Arc) -> bool:
         return arc.special or bool(self.steps[arc.source].routes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -24,16 +25,21 @@ FAILED = "run.failed"
 KEPT = "run.kept"
 """What an item of a map adds to variables and conversations: `[[channel, [value, …]], …]`."""
 
+KNOWN_NAMES = 50_000
+"""How many names of channels are remembered; a run asks for them all the time."""
+
 MOST_REASONS = 20
 """How many routers a skipped step names: every skipped step after it repeats them."""
 
 
+@lru_cache(KNOWN_NAMES)
 def node(id: str) -> str:
     """The LangGraph node of a step: ids are opaque, but LangGraph reserves `|`, `:` and a leading `__`."""
     name = quote(id, safe="").replace(".", "%2E")
     return f"%5F{name[1:]}" if name.startswith("_") else name
 
 
+@lru_cache(KNOWN_NAMES)
 def channel(id: str) -> str:
     """The channel of a step's outcome."""
     return f"{node(id)}.out"
@@ -44,6 +50,7 @@ def messages(id: str) -> str:
     return f"{node(id)}.messages"
 
 
+@lru_cache(KNOWN_NAMES)
 def variable(name: str) -> str:
     """The channel of a variable."""
     return f"{quote(name, safe='')}.var"
@@ -55,6 +62,7 @@ def current(plan: Plan, state: State, name: str) -> Any:
     return found["value"] if found else plan.variables[name].initial
 
 
+@lru_cache(KNOWN_NAMES)
 def rounds(first: str) -> str:
     """The channel of a loop: `{"at", "round", "brought": [[input, value], …]}`, at last `ended`."""
     return f"{node(first)}.loop"

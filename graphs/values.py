@@ -43,12 +43,12 @@ def _clean(value: Any, depth: int) -> Any:
             return value
         case int() | float():
             return _number(value)
-        case Mapping():
+        case msgspec.Struct():
+            return {name: _clean(getattr(value, name), depth + 1) for name in value.__struct_fields__}
+        case dict() | Mapping():
             return {_key(key): _clean(item, depth + 1) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_clean(item, depth + 1) for item in value]
-        case msgspec.Struct():
-            return {name: _clean(getattr(value, name), depth + 1) for name in value.__struct_fields__}
         case _:
             return _clean(msgspec.to_builtins(value, enc_hook=str), depth + 1)
 

@@ -1,12 +1,13 @@
 """Random drawings do what the reference interpreter says, with the optimiser and without it.
 
-`make fuzz` runs the same with a fresh seed for as long as is wanted, and shrinks what it finds.
+`make fuzz` runs the same with fresh seeds for as long as is wanted, shrinks what it finds and names its seed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,15 +26,15 @@ TYPES = registry.collect([*registry.modules("nodes"), node_types])
 REPAIRABLE = {"reference_not_before", "unknown_reference", "maybe_unset"}
 """Mistakes in what a random drawing refers to: such a reference is left out."""
 
-FUZZ = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-EXAMPLES = FUZZ or 520
+MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
+EXAMPLES = 520
 COMMON = settings(
     max_examples=EXAMPLES,
     deadline=None,
     database=None,
-    derandomize=not FUZZ,
+    derandomize=not MINUTES,
     # A failing drawing is shown as it was found: to shrink it by running it takes minutes.
-    phases=[Phase.generate, Phase.shrink] if FUZZ else [Phase.generate],
+    phases=[Phase.generate, Phase.shrink] if MINUTES else [Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 
@@ -45,9 +46,23 @@ def loop() -> Iterator[asyncio.Runner]:
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.timeout(FUZZ or 240)
+@pytest.mark.timeout(MINUTES * 60 + 900 if MINUTES else 240)
 def test_a_run_does_what_the_interpreter_says(part: int, loop: asyncio.Runner) -> None:
     """In four parts, so that they can run beside each other; each with a seed of its own."""
+    end = time.monotonic() + MINUTES * 60
+    while True:
+        number = int(os.environ.get("FUZZ_SEED", "0")) or int.from_bytes(os.urandom(4)) if MINUTES else part
+        try:
+            a_number_of_drawings(number, loop)
+        except Exception as exc:
+            exc.add_note(f"seen with FUZZ_SEED={number}")
+            raise
+        if time.monotonic() >= end:
+            return
+
+
+def a_number_of_drawings(number: int, loop: asyncio.Runner) -> None:
+    """Compare so many drawings, made from the seed `number`."""
     seen = {"drawings": 0, "loops": 0, "maps": 0}
 
     @settings(COMMON)
@@ -58,7 +73,7 @@ def test_a_run_does_what_the_interpreter_says(part: int, loop: asyncio.Runner) -
             seen["loops"] += bool(drawing.firsts)
             seen["maps"] += bool(drawing.maps)
 
-    seed((FUZZ and int.from_bytes(os.urandom(4))) + part)(check)()
+    seed(number)(check)()
 
     assert seen["drawings"] >= EXAMPLES * 0.95  # nearly all of them mean something
     assert min(seen.values()) >= EXAMPLES * 0.2
