@@ -8,8 +8,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+import httpx
 import msgspec
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import interrupt
@@ -21,6 +23,7 @@ from graphs.state import Outcome, State, current, messages, outcome, variable
 from graphs.templates import Lookup, Missing, Path, follow
 from graphs.values import UnsafeValue, clean
 from nodes.contract import Call, Choice, Items, Memory, NodeError, RunContext
+from nodes.pauses import may_get_better, retry_after
 from nodes.question import Question
 from nodes.texts import to_text
 
@@ -70,8 +73,7 @@ class Acting:
                     return self.give_up(failed, exc)
                 self.run.reporter.failed(self.place, failed.error, will_retry=True)
                 attempt += 1
-                wished = exc.retry_after if isinstance(exc, NodeError) else None
-                await asyncio.sleep(retries.before(attempt, random.random(), wished))
+                await asyncio.sleep(retries.before(attempt, random.random(), _wished(exc)))
 
     def give_up(self, failed: StepFailed, cause: BaseException | None = None) -> Outcome:
         """What the step leaves when no attempt is left.
@@ -270,7 +272,26 @@ def _fit(value: Any, port: Port) -> Any:
 def _may_get_better(exc: Exception) -> bool:
     if isinstance(exc, NodeError):
         return not exc.is_final and exc.code not in _NEVER_BETTER
+    response = _response(exc)
+    if response is not None:
+        return may_get_better(response.status_code)
     return not isinstance(exc, Missing | UnsafeValue)
+
+
+def _wished(exc: Exception) -> float | None:
+    """The seconds that the other side asks to wait."""
+    if isinstance(exc, NodeError):
+        return exc.retry_after
+    response = _response(exc)
+    return (
+        None if response is None else retry_after(response.headers.get("retry-after", ""), datetime.now(UTC))
+    )
+
+
+def _response(exc: Exception) -> httpx.Response | None:
+    """What a provider's client was answered; their errors carry it."""
+    response = getattr(exc, "response", None)
+    return response if isinstance(response, httpx.Response) else None
 
 
 def _code(exc: Exception) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from graphs.plan import ERROR, LIMIT, Arc, Step
 from graphs.ports import Port, ports
-from graphs.problems import Problems
+from graphs.problems import Problems, listed
 from graphs.regions import Shape
 from graphs.spec import NodeSpec
 
@@ -63,9 +63,23 @@ def check_ports(
                 f"a failure of {step.name!r} is to go on by its port {ERROR!r}, but no arrow leads from there"
             )
             problems.warning("unused_port", step.id, where.at("data", "on_error"), message)
+        _default(step, where, problems)
+        if step.type.body is not None and (step.policy.retry is not None or step.policy.timeout is not None):
+            message = f"'retry' and 'timeout' mean nothing for a map, only for the steps that it runs"
+            problems.warning("unused_config", step.id, where.at_data, message)
         if step.policy.max_rounds is not None and step.id not in first:
             message = f"{step.name!r} begins no loop, so the most rounds mean nothing here"
             problems.warning("unused_config", step.id, where.at_data, message)
+
+
+def _default(step: Step, where: NodeSpec, problems: Problems) -> None:
+    """A router goes on by its default, so that must be one of its routes."""
+    if step.policy.on_error == "default" and step.routes and step.policy.default not in step.routes:
+        message = (
+            f"{step.name!r} ({step.type.name}) chooses a port, so its 'default' is one of "
+            f"{listed(step.routes)}, not {step.policy.default!r}"
+        )
+        problems.error("bad_config", step.id, where.at("data", "default"), message)
 
 
 def _named(name: str, known: Iterable[Port]) -> Port | None:

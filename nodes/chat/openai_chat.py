@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -89,6 +90,10 @@ def _no_sync_client() -> httpx.Client:
     return httpx.Client(transport=httpx.MockTransport(refuse))
 
 
+def hosts(config: Config) -> list[str]:
+    return [urlsplit(config.base_url or "https://api.openai.com").hostname or ""]
+
+
 NODE = NodeType.provider(
     make,
     "OpenAIChat",
@@ -98,4 +103,5 @@ NODE = NodeType.provider(
     aliases=("OpenAINode", "OpenAIChatNode"),
     imports=("langchain_openai.chat_models.base",),
     ignores=("credential_id", "credential", "streaming", "tavily_api_key", "verify_ssl"),
+    hosts=hosts,
 )

@@ -11,16 +11,14 @@ import random
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 import msgspec
 
 from nodes.contract import NodeError
+from nodes.pauses import LONGEST_PAUSE, retry_after
 from nodes.texts import to_text
-
-LONGEST_PAUSE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,19 +209,6 @@ def pause(outcome: httpx.Response | NoAnswer, call: Call, attempt: int) -> float
         return backoff if asked is None else asked
     # Behind a redirect the first server may have done its part already.
     return asked if outcome.status_code in _TURNED_AWAY and not outcome.history else None
-
-
-def retry_after(header: str, now: datetime) -> float | None:
-    """Seconds that a `Retry-After` of seconds or a date asks for, at most `LONGEST_PAUSE`."""
-    header = header.strip()
-    if header.isascii() and header.isdecimal():
-        return min(float(header), LONGEST_PAUSE)
-    try:
-        date = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    wait = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
-    return min(max(wait, 0.0), LONGEST_PAUSE)
 
 
 _SECRET = re.compile(

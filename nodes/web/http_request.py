@@ -7,12 +7,15 @@ import hashlib
 import re
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.pauses import may_get_better, retry_after
 from nodes.texts import to_text
 from nodes.web.exchange import (
     CONTROL,
@@ -130,7 +133,12 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
         return _outputs(call, started, None, Content(failed.message, failed.message, False))
     if response.status_code >= 400 and config.fail_on_error:
         message = f"{call.method} {redacted(call.url)} answered {status_line(response)}"
-        raise NodeError(message, code="http_status")
+        raise NodeError(
+            message,
+            code="http_status",
+            retry_after=retry_after(response.headers.get("retry-after", ""), datetime.now(UTC)),
+            is_final=not may_get_better(response.status_code),
+        )
     return _outputs(call, started, response, read(response))
 
 
@@ -280,6 +288,11 @@ def _for_model(response: httpx.Response) -> str:
     return text if response.is_success and text else f"{status_line(response)}\n{text}".strip()
 
 
+def hosts(config: Config) -> list[str]:
+    host = urlsplit(config.url).hostname
+    return [host] if host else []
+
+
 NODE = NodeType.step(
     run,
     "HttpRequest",
@@ -288,4 +301,5 @@ NODE = NodeType.step(
     tool=tool,
     aliases=("HttpClient", "HttpRequestNode", "HttpClientNode"),
     ignores=("template_context",),
+    hosts=hosts,
 )

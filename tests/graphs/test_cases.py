@@ -20,7 +20,11 @@ from nodes import registry
 FOLDER = Path(__file__).parent / "cases"
 CASES = sorted(FOLDER.glob("*.json"))
 GOOD = [
-    case for case in CASES if (text := case.with_suffix(".txt")).exists() and "durability" in text.read_text()
+    case
+    for case in CASES
+    if (text := case.with_suffix(".txt")).exists()
+    and "durability" in text.read_text()
+    and not case.stem.startswith("not_checked")  # the workflows that it runs have to be looked up first
 ]
 
 

@@ -19,7 +19,8 @@ from msgspec.structs import fields
 
 from flowserver.outbound import UrlNotAllowed, outbound_client
 from nodes.contract import ModelDefaults, NodeError, RunContext
-from nodes.web.exchange import Call, NoAnswer, pause, read, redacted, retry_after
+from nodes.pauses import retry_after
+from nodes.web.exchange import Call, NoAnswer, pause, read, redacted
 from nodes.web.http_request import NODE, Config, Inputs, Outputs, run, tool
 from tests.web_server import Raw, Reply, Request, WebServer, redirect, reply_json
 
