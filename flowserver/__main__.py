@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument("file", type=Path, help="a drawing as the editor saves it; - for standard input")
     check.add_argument("--json", action="store_true", help="print the problems and the plan as JSON")
+    check.add_argument("--plan", action="store_true", help="say what it would do, too")
     check.set_defaults(command=_check)
 
     migrate = commands.add_parser("migrate", help="bring the database up to date", epilog=EPILOG)
@@ -108,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from flowserver.commands import check  # noqa: PLC0415
 
-    return check(options.file, as_json=options.json)
+    return check(options.file, as_json=options.json, plan=options.plan)
 
 
 def _migrate(options: argparse.Namespace) -> int:

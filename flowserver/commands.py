@@ -20,9 +20,10 @@ from flowserver.database import database
 from flowserver.errors import BadRequest, Conflict, RunEnded, ThreadBusy, Unavailable
 from flowserver.events import Event
 from flowserver.http.bodies import Checked
+from flowserver.questions import expire
 from flowserver.runs import RunView, Start
 from flowserver.settings import Settings
-from flowserver.show import show, shown
+from flowserver.show import plan_in_words, show, shown
 from graphs.compile import Compiler
 from graphs.problems import InvalidWorkflow
 from graphs.summary import summary
@@ -56,8 +57,8 @@ def drawing(file: Path) -> Any:
     return found["flow_data"] if wrapped else found
 
 
-def check(file: Path, *, as_json: bool) -> int:
-    """Print what is wrong with a drawing; 1 if there is an error."""
+def check(file: Path, *, as_json: bool, plan: bool = False) -> int:
+    """Print what is wrong with a drawing, and with `plan` what it would do; 1 if there is an error."""
     try:
         found = Compiler(registry.discover()).check(drawing(file))
     except Unreadable as exc:
@@ -71,6 +72,8 @@ def check(file: Path, *, as_json: bool) -> int:
             print(problem)
         errors = sum(problem.severity == "error" for problem in found.problems)
         print(f"{_count(errors, 'error')}, {_count(len(found.problems) - errors, 'warning')}")
+        if plan and found.plan:
+            print(plan_in_words(summary(found.plan)))
     return OK if found.plan else FAILED
 
 
@@ -176,8 +179,10 @@ async def _answered(flowserver: Flowserver, waiting: RunView) -> bool:
             await flowserver.runs.resume(DEFAULT_ORG, waiting.id, UUID(str(question["id"])), answer)
         except BadRequest as exc:
             _say(str(exc))
-        except Conflict as exc:  # answered elsewhere in the meantime
+        except Conflict as exc:  # answered elsewhere in the meantime, or too late
             _say(str(exc))
+            await expire(flowserver.pool)
+            await flowserver.runs.take_up(waiting.id)
             return True
         else:
             await flowserver.runs.take_up(waiting.id)

@@ -28,12 +28,14 @@ from flowserver.errors import Fenced, NotFound
 from flowserver.events import FINAL
 from flowserver.feeds import Feeds
 from flowserver.journal import Journal
+from flowserver.large_values import RunValues
 from flowserver.questions import CancelWished, ask
 from flowserver.recorder import Recorder
 from flowserver.saver import MARK, FencedSaver
 from flowserver.workflows import Workflows, json
 from graphs.build import ENOUGH
 from graphs.compile import Compiled
+from graphs.large import LargeValues
 from graphs.options import NO_LIMITS, Limits
 from graphs.problems import InvalidWorkflow
 from graphs.runtime import LimitReached, Meter, Run, StepFailed
@@ -213,7 +215,7 @@ class Execution:
             if (answers := await ask(self._with.pool, self._journal, interrupts)) is None:
                 return
             given = Command(resume=answers)
-        await self._end("succeeded", output=result(plan, state))
+        await self._end("succeeded", output=result(plan, await context.large.whole(state)))
 
     @asynccontextmanager
     async def _in_time(self, most: float | None) -> AsyncIterator[None]:
@@ -250,6 +252,7 @@ class Execution:
             models=self._with.models,
             redact=lambda text: _redact(text, compiled, self._with.models),
             slots=asyncio.Semaphore(compiled.plan.max_concurrency),
+            large=LargeValues(RunValues(self._with.pool, claim.id)),
             meter=Meter(limits, dict(self._recorder.spent)),
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from flowserver.events import Event
+from graphs.summary import PlanSummary
 
 
 def show(event: Event) -> str:
@@ -37,9 +38,18 @@ def _words(type: str, data: dict[str, Any]) -> str:
                 f"{each['step']}: {each['payload'].get('question')}" for each in data["questions"]
             )
         case _ if "step" in data:
-            return f"{data['step']}  {_of_step(type, data)}"
+            return f"{_place(data)}  {_of_step(type, data)}".rstrip()
         case _:
             return ""
+
+
+def _place(data: dict[str, Any]) -> str:
+    """A step with the rounds, items and workflows that it is in: `loop#2 each[0] step`."""
+    around = []
+    for each in data.get("within", ()):
+        number = f"#{each['round']}" if "round" in each else f"[{each['item']}]" if "item" in each else ""
+        around.append(f"{each['step']}{number}")
+    return " ".join([*around, data["step"]])
 
 
 def _of_step(type: str, data: dict[str, Any]) -> str:
@@ -51,7 +61,35 @@ def _of_step(type: str, data: dict[str, Any]) -> str:
         case "step.finished":
             outputs = shown(data["outputs"])
             return f"{data['ms']} ms  {outputs[:100]}{'…' if len(outputs) > 100 else ''}"
+        case "item.finished":
+            return f"item {data['item']} {data['status']}"
+        case "step.failed" if data["will_retry"]:
+            return f"{data['error']['message']}; it is tried again"
         case "step.skipped":
             return str(data["because"]["message"])
         case _:
             return str(data.get("error", {}).get("message", ""))
+
+
+def plan_in_words(plan: PlanSummary) -> str:
+    """What a plan will do, a line for each thing worth knowing."""
+    calls = "as many as a map has items" if plan.model_calls is None else str(plan.model_calls)
+    lines = [
+        f"order:       {', '.join(plan.order)}",
+        *(f"parallel:    {', '.join(wave)}" for wave in plan.parallel if len(wave) > 1),
+        *(
+            f"loop:        {', '.join(loop.steps)}; begins with {loop.first}, "
+            f"at most {loop.max_rounds} rounds, then {', '.join(loop.exits) or 'nothing'}"
+            for loop in plan.loops
+        ),
+        *(
+            f"map:         {map.step} runs {', '.join(map.steps) or 'nothing'} once per item"
+            for map in plan.maps
+        ),
+        f"supersteps:  {', '.join(plan.supersteps) or 'none of its own: nothing acts outside'}",
+        f"model calls: {calls} at most",
+        f"hosts:       {', '.join(plan.hosts) or 'none known before it runs'}",
+        *([f"credentials: {', '.join(plan.credentials)}"] if plan.credentials else []),
+        f"durability:  {plan.durability}",
+    ]
+    return "\n".join(lines)

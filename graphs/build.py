@@ -73,7 +73,8 @@ def _work(plan: Plan, planned: Schedule) -> Work:
 def _invoke(graph: Graph) -> Callable[[Run], Awaitable[State]]:
     async def invoke(run: Run) -> State:
         # LangGraph finds the parent's configuration by itself: the state lies within the parent's.
-        return await graph.ainvoke({ENTRY: {"run": run.id}}, {"recursion_limit": ENOUGH}, context=run)
+        state = await graph.ainvoke({ENTRY: {"run": run.id}}, {"recursion_limit": ENOUGH}, context=run)
+        return await run.large.whole(state)
 
     return invoke
 
@@ -134,14 +135,14 @@ class _Nodes:
         self._channels = channels
 
     async def go_on(self, state: State, runtime: Runtime[Run]) -> Command[Any]:
-        return await self._advance(self._frame(state, runtime), acted=False)
+        return await self._advance(await self._frame(state, runtime), acted=False)
 
     def step(self, id: str) -> _Node:
         async def act(state: State, runtime: Runtime[Run]) -> Command[Any]:
-            frame = self._frame(state, runtime)
+            frame = await self._frame(state, runtime)
             await frame.act(id)
             if state.get(WAVE, 1) > 1:
-                return Command(update=self._update(frame), goto=NEXT)
+                return Command(update=await self._update(frame), goto=NEXT)
             return await self._advance(frame, acted=True)
 
         act.__name__ = id
@@ -151,16 +152,18 @@ class _Nodes:
         async def act(index: int, runtime: Runtime[Run], config: RunnableConfig) -> Command[Any]:
             # A task that was sent out gets what was sent, not the state: a copy of it per item would be much.
             state = ChannelRead.do_read(config, select=self._channels)
-            frame = self._frame(state, runtime)
+            frame = await self._frame(state, runtime)
             entry, kept = await frame.item(map, index)
             frame.keep(kept)
-            return Command(update={**self._update(frame), results(map): [entry]}, goto=NEXT)
+            frame.writes[results(map)] = [entry]
+            return Command(update=await self._update(frame), goto=NEXT)
 
         act.__name__ = map
         return act
 
-    def _frame(self, state: Mapping[str, Any], runtime: Runtime[Run]) -> Frame:
-        return Frame(self._work, state, runtime.context, self._owner)
+    async def _frame(self, state: Mapping[str, Any], runtime: Runtime[Run]) -> Frame:
+        run = runtime.context
+        return Frame(self._work, await run.large.whole(state), run, self._owner)
 
     async def _advance(self, frame: Frame, *, acted: bool) -> Command[Any]:
         """Go on as far as one checkpoint may: past all that has no effect, and one step that has."""
@@ -174,15 +177,16 @@ class _Nodes:
                 going = [node(id) for id in frame.ready] + [
                     Send(node(map), index) for map, index in frame.due
                 ]
-                return Command(update={**self._update(frame), WAVE: len(going)}, goto=going)
+                return Command(update={**await self._update(frame), WAVE: len(going)}, goto=going)
         except StepFailed as exc:
             if not acted:
                 raise
             # What the step before has done is kept; the run fails with the next superstep.
-            return Command(update={**self._update(frame), FAILED: exc.error}, goto=STOP)
+            return Command(update={**await self._update(frame), FAILED: exc.error}, goto=STOP)
 
-    def _update(self, frame: Frame) -> dict[str, Any]:
+    async def _update(self, frame: Frame) -> dict[str, Any]:
+        writes = await frame.run.large.lean(frame.writes)
         if self._owner is None:
-            return {**frame.writes, **frame.kept}
+            return {**writes, **frame.kept}
         kept = {KEPT: [[name, new] for name, new in frame.kept.items()]} if frame.kept else {}
-        return {**frame.writes, **kept}
+        return {**writes, **kept}

@@ -65,7 +65,7 @@ def check_ports(
             problems.warning("unused_port", step.id, where.at("data", "on_error"), message)
         _default(step, where, problems)
         if step.type.body is not None and (step.policy.retry is not None or step.policy.timeout is not None):
-            message = f"'retry' and 'timeout' mean nothing for a map, only for the steps that it runs"
+            message = "'retry' and 'timeout' mean nothing for a map, only for the steps that it runs"
             problems.warning("unused_config", step.id, where.at_data, message)
         if step.policy.max_rounds is not None and step.id not in first:
             message = f"{step.name!r} begins no loop, so the most rounds mean nothing here"

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import httpx
 import msgspec
 
+from graphs.large import LargeValues
 from graphs.options import NO_LIMITS, Limits
 from nodes.contract import ModelDefaults, NodeType
 
@@ -132,6 +133,7 @@ class Run:
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
     """Held by each step that does something outside."""
     meter: Meter = field(default_factory=Meter)
+    large: LargeValues = field(default_factory=LargeValues)
     within: Within = ()
     """What the whole of it is in, where it is an item of a map, or a workflow that another runs."""
     outer: Mapping[str, Any] = field(default_factory=dict)

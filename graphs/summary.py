@@ -50,8 +50,7 @@ class PlanSummary(msgspec.Struct, frozen=True):
 def summary(plan: Plan) -> PlanSummary:
     """Sum up `plan`."""
     planned = schedule(plan)
-    regions = [plan.region, *(body.region for body in plan.maps.values())]
-    loops = [chain[-1] for region in regions for chain in region.loops()]
+    loops = [chain[-1] for region in _regions(plan) for chain in region.loops()]
     place = {id: at for at, id in enumerate(plan.steps)}
     return PlanSummary(
         version=plan.version,
@@ -71,13 +70,25 @@ def summary(plan: Plan) -> PlanSummary:
 
 def waves(plan: Plan) -> tuple[tuple[str, ...], ...]:
     """Steps that can run at the same time: each in the first wave after all that lead to it."""
+    groups = [chain[-1].steps for region in _regions(plan) for chain in region.loops()]
+    bodies = {id: body.steps for id, body in plan.maps.items()}
     depth: dict[str, int] = {}
     for step in plan.steps.values():
-        depth[step.id] = 1 + max((depth[source] for source in step.sources), default=-1)
+        before = set(step.sources)
+        for map in before & bodies.keys():
+            before = before if step.id in bodies[map] else before | bodies[map]
+        for group in groups:  # a loop or a map has ended when what follows it begins
+            if step.id not in group and not group.isdisjoint(before):
+                before |= group
+        depth[step.id] = 1 + max((depth.get(source, -1) for source in before), default=-1)
     rows: dict[int, list[str]] = {}
     for id, row in depth.items():
         rows.setdefault(row, []).append(id)
     return tuple(tuple(rows[row]) for row in sorted(rows))
+
+
+def _regions(plan: Plan) -> list[Region]:
+    return [plan.region, *(body.region for body in plan.maps.values())]
 
 
 def _loop(loop: Loop, plan: Plan, place: dict[str, int]) -> LoopSummary:

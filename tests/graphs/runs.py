@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import httpx
 
 from graphs.build import ENOUGH
 from graphs.compile import Compiled
+from graphs.large import LargeValues
 from graphs.runtime import Place, Run
 from graphs.state import ENTRY, result
 from nodes.contract import ModelDefaults, NodeType
@@ -69,7 +70,19 @@ def nowhere(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("these runs have no network")
 
 
-async def run(compiled: Compiled, given: Any = None, trigger: str | None = None) -> Recording:
+class Shelf(dict[str, bytes]):
+    """A store of large values in memory."""
+
+    async def put(self, values: Mapping[str, bytes]) -> None:
+        self.update(values)
+
+    async def get(self, keys: Iterable[str]) -> Mapping[str, bytes]:
+        return {key: self[key] for key in keys}
+
+
+async def run(
+    compiled: Compiled, given: Any = None, trigger: str | None = None, large: LargeValues | None = None
+) -> Recording:
     """Run to the end; a failing step raises its `StepFailed`."""
     recording = Recording()
     async with httpx.AsyncClient(transport=httpx.MockTransport(nowhere)) as client:
@@ -81,11 +94,12 @@ async def run(compiled: Compiled, given: Any = None, trigger: str | None = None)
             http=client,
             models=ModelDefaults(),
             redact=lambda text: text,
+            large=large or LargeValues(),
         )
         state = await compiled.graph.ainvoke(
             {ENTRY: {"run": "r"}},
             {"recursion_limit": ENOUGH},
             context=context,
         )
-    recording.output = result(compiled.plan, state)
+    recording.output = result(compiled.plan, await context.large.whole(state))
     return recording
