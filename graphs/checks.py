@@ -171,9 +171,11 @@ def _unset(
             gap = liveness.without(user, reference.root, reference.port)
             if gap is not None:
                 way = " and ".join(_choice(router, route, steps) for router, route in gap.items())
-                what = "does not fail" if reference.port == ERROR else "has no value"
-                what = "does not run" if ERROR not in steps[reference.root].ways else what
+                what = "has no value" if ERROR in steps[reference.root].ways else "does not run"
                 message = f"{path}: {reference.root!r} {what} when {way}, but {user!r} runs"
+                if reference.port == ERROR:
+                    only = f"has a value only when {reference.root!r} fails"
+                    message = f"{path} {only}, but {user!r} also runs when {way}"
                 hint = f"write {{{{ {path.text} | default('…') }}}} for that case"
                 problems.error("maybe_unset", node.id, at, message, hint)
                 break

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_origin
 
 import msgspec
 
-from graphs.plan import ERROR, LIMIT, Arc, Step
+from graphs.plan import ERROR, LIMIT, Arc, MapBody, Step
 from graphs.ports import Port, ports
 from graphs.problems import Problems, listed
 from graphs.regions import Shape
@@ -54,22 +54,37 @@ def check_ports(
     for arc in arcs:
         if arc.special and arc.port == LIMIT and arc.source not in first | shape.unclear:
             message = f"{arc.source!r} has a port {LIMIT!r} only where a loop begins, and none begins there"
-            problems.error("unknown_port", arc.where, arc.pointer, message)
-    used = {arc.source for arc in arcs if arc.special and arc.port == ERROR}
+            problems.error("unknown_port", arc.where, f"{arc.pointer}/sourceHandle", message)
+    failing = {arc.source for arc in arcs if arc.special and arc.port == ERROR}
     for step in steps.values():
         where = nodes[step.id]
-        if step.policy.on_error == "port" and step.id not in used:
-            message = (
-                f"a failure of {step.name!r} is to go on by its port {ERROR!r}, but no arrow leads from there"
-            )
+        if step.policy.on_error == "port" and step.id not in failing:
+            message = f"{step.name!r} is to go on by its port {ERROR!r} when it fails, but no arrow leads on"
             problems.warning("unused_port", step.id, where.at("data", "on_error"), message)
         _default(step, where, problems)
-        if step.type.body is not None and (step.policy.retry is not None or step.policy.timeout is not None):
-            message = "'retry' and 'timeout' mean nothing for a map, only for the steps that it runs"
-            problems.warning("unused_config", step.id, where.at_data, message)
-        if step.policy.max_rounds is not None and step.id not in first:
-            message = f"{step.name!r} begins no loop, so the most rounds mean nothing here"
-            problems.warning("unused_config", step.id, where.at_data, message)
+        _means_nothing(step, step.id in first, where, problems)
+    for id, body in shape.maps.items():
+        _empty(steps[id], body, nodes[id], problems)
+
+
+def _means_nothing(step: Step, begins_loop: bool, where: NodeSpec, problems: Problems) -> None:
+    if step.type.body is not None and (step.policy.retry is not None or step.policy.timeout is not None):
+        message = "'retry' and 'timeout' mean nothing for a map, only for the steps that it runs"
+        problems.warning("unused_config", step.id, where.at_data, message)
+    if step.policy.max_rounds is not None and not begins_loop:
+        key = "max_rounds" if "max_rounds" in where.config else "max_iterations"
+        message = f"{step.name!r} begins no loop, so {key!r} means nothing here"
+        problems.warning("unused_config", step.id, where.at("data", key), message)
+
+
+def _empty(step: Step, body: MapBody, where: NodeSpec, problems: Problems) -> None:
+    ports = step.type.body
+    if ports is None or body.returns:
+        return
+    what = f"nothing is led back to its input {ports.takes!r}, so each result is null"
+    if not body.steps:
+        what = f"no arrow leads from its port {ports.gives[0]!r}, so nothing is done with the items"
+    problems.warning("empty_map", step.id, where.at(), f"{step.name!r} ({step.type.name}): {what}")
 
 
 def _default(step: Step, where: NodeSpec, problems: Problems) -> None:

@@ -201,22 +201,21 @@ class Frame:
             elif now["round"] < loop.most:
                 now = {**now, "round": now["round"] + 1, "brought": brought}
             else:
-                self._must_have_limit(loop, path)
+                self._must_have_limit(loop.first, [*path, loop.most], loop.most)
                 now = {**now, "brought": brought, "ended": LIMIT}
         self._write(name, now)
         return True
 
-    def _must_have_limit(self, loop: Loop, path: list[int]) -> None:
-        if any(arc.special and arc.port == LIMIT for arc in self._leading_from(loop.first)):
+    def _must_have_limit(self, first: str, path: list[int], number: int) -> None:
+        """A loop that has had all its rounds goes on by its port `LIMIT`, or the run fails."""
+        arcs = (arc for step in self.plan.steps.values() for arc in step.arcs if arc.source == first)
+        if any(arc.port == LIMIT for arc in arcs):
             return
-        name = self.plan.steps[loop.first].name
-        message = f"the loop that begins with {name!r} has had {loop.most} rounds, and would go on"
-        failed = StepFailed(loop.first, "loop_limit", message, rounds=loop.most)
-        self.run.reporter.failed(self._place(loop.first, [*path, loop.most]), failed.error)
+        name = self.plan.steps[first].name
+        message = f"the loop that begins with {name!r} has had its {number} rounds, and would go on"
+        failed = StepFailed(first, "loop_limit", message, rounds=number)
+        self.run.reporter.failed(self._place(first, path), failed.error)
         raise failed
-
-    def _leading_from(self, id: str) -> list[Arc]:
-        return [arc for step in self.plan.steps.values() for arc in step.arcs if arc.source == id]
 
     async def _step(self, id: str, path: list[int], undecided: Set[str]) -> bool:
         """Decide `id` if that can be done here; whether it is decided."""
@@ -297,6 +296,8 @@ class Frame:
         assert not isinstance(left, Items)
         self.keep(acting.kept)
         self._leave(step.id, path, left)
+        if step.type.rounds is not None and left.get("route") == LIMIT:
+            self._must_have_limit(step.id, path, path[-1] - 1 if path else 0)
 
     def _acting(self, step: Step, path: list[int]) -> Acting:
         place = self._place(step.id, path)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
-from msgspec.structs import asdict, fields
+from msgspec.structs import asdict
 
 from graphs.problems import Problems, pointer
 from graphs.templates import is_name
@@ -49,6 +49,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NO_LIMITS = Limits()
+MAX_CONCURRENCY = 16
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -56,40 +57,88 @@ class Options(msgspec.Struct, frozen=True):
 
     variables: Mapping[str, VariableSpec] = {}
     limits: Limits = Limits()
-    max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+    max_concurrency: int = MAX_CONCURRENCY
     """How many steps of a run may do something at the same time."""
+
+
+_Kind = TypeVar("_Kind", VariableSpec, Limits)
+_KNOWN = ("variables", "limits", "max_concurrency", "error_workflow", "error_workflow_id")
 
 
 def read_options(settings: Mapping[str, Any], problems: Problems) -> Options:
     """Read the settings of a drawing; what is wrong is in `problems`, and left out."""
-    options = Options()
-    for info in fields(Options):
-        if settings.get(info.name) is None:
+    variables = {}
+    for name, given in _object(settings, "variables", problems).items():
+        if (spec := _variable(name, given, problems)) is not None:
+            variables[name] = spec
+    limits = _read(_object(settings, "limits", problems), Limits, ("limits",), problems) or NO_LIMITS
+    for key in settings:
+        if hint := None if key in _KNOWN else problems.did_you_mean(key, _KNOWN):
+            message = f"{key!r} is no setting of a workflow, and means nothing"
+            problems.warning("unknown_setting", "", pointer("settings", key), message, hint)
+    return Options(variables, limits, _concurrency(settings.get("max_concurrency"), problems))
+
+
+def _variable(name: str, given: Any, problems: Problems) -> VariableSpec | None:
+    spec = _read(given, VariableSpec, ("variables", name), problems)
+    at = pointer("settings", "variables", name)
+    if not is_name(name):
+        message = f"{name!r} is no name for a variable: a letter or '_', then letters, digits, '_' and '-'"
+        problems.error("bad_settings", "", at, message)
+    try:
+        reduce(spec.reducer, spec.initial, []) if spec else None
+    except NodeError as exc:
+        problems.error("bad_settings", "", at, f"{name!r}: {exc}")
+    return spec
+
+
+def _concurrency(found: Any, problems: Problems) -> int:
+    if found is None:
+        return MAX_CONCURRENCY
+    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= 1000:
+        return found
+    message = f"'max_concurrency' is {_shown(found)}; allowed is a whole number from 1 to 1000"
+    problems.error("bad_settings", "", pointer("settings", "max_concurrency"), message)
+    return MAX_CONCURRENCY
+
+
+def _object(settings: Mapping[str, Any], key: str, problems: Problems) -> Mapping[str, Any]:
+    found = settings.get(key)
+    if found is None or isinstance(found, dict):
+        return found or {}
+    problems.error("bad_settings", "", pointer("settings", key), f"{key!r} is an object, not {_shown(found)}")
+    return {}
+
+
+def _read(given: Any, kind: type[_Kind], at: tuple[str, ...], problems: Problems) -> _Kind | None:
+    """Read an object field by field, so that every mistake in it is found; `None` if there is one."""
+    where = ".".join(at)
+    if not isinstance(given, dict):
+        message = f"{where!r} is an object of {', '.join(kind.__struct_fields__)}, not {_shown(given)}"
+        problems.error("bad_settings", "", pointer("settings", *at), message)
+        return None
+    before = problems.errors
+    for key, value in given.items():
+        if key not in kind.__struct_fields__:
+            known = ", ".join(kind.__struct_fields__)
+            hint = problems.did_you_mean(key, kind.__struct_fields__)
+            message = f"{where!r} has no {key!r}; it has: {known}"
+            problems.error("bad_settings", "", pointer("settings", *at, key), message, hint)
             continue
         try:
-            value = getattr(msgspec.convert({info.name: settings[info.name]}, Options), info.name)
+            msgspec.convert({key: value}, kind)
         except msgspec.ValidationError as exc:
-            reason, _, inner = str(exc).rstrip("`").partition(" - at `$.")
-            at = (
-                pointer("settings", *inner.split("."))
-                if "[...]" not in inner
-                else pointer("settings", info.name)
-            )
-            problems.error("bad_settings", "", at, f"{inner or info.name}: {reason}")
-            continue
-        options = msgspec.structs.replace(options, **{info.name: value})
-    for name, spec in options.variables.items():
-        at = pointer("settings", "variables", name)
-        if not is_name(name):
-            message = (
-                f"{name!r} is no name for a variable: a letter or '_', then letters, digits, '_' and '-'"
-            )
-            problems.error("bad_settings", "", at, message)
-        try:
-            reduce(spec.reducer, spec.initial, [])
-        except NodeError as exc:
-            problems.error("bad_settings", "", at, f"{name!r}: {exc}")
-    return options
+            reason = str(exc).partition(" - at `$")[0]
+            choices = get_args(Reducer) if key == "reducer" else ()
+            hint = problems.did_you_mean(value, choices) if isinstance(value, str) else None
+            allowed = f"; allowed: {', '.join(choices)}" if choices else ""
+            message = f"{where}.{key} is {_shown(value)}: {reason}{allowed}"
+            problems.error("bad_settings", "", pointer("settings", *at, key), message, hint)
+    return msgspec.convert(given, kind) if problems.errors == before else None
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value).decode()[:80]
 
 
 def reduce(reducer: str, value: Any, new: Sequence[Any]) -> Any:
@@ -102,7 +151,9 @@ def reduce(reducer: str, value: Any, new: Sequence[Any]) -> Any:
         if not isinstance(value, list | None):
             raise _unsuitable(reducer, "a list", value)
         return [*(value or []), *new]
-    if not isinstance(value, _STARTS.get(reducer, object)):
+    if not isinstance(value, _STARTS.get(reducer, object)) or (
+        reducer in _NUMERIC and isinstance(value, bool)
+    ):
         raise _unsuitable(reducer, _WANTED[reducer], value)
     for each in new:
         value = _REDUCERS[reducer](value, each)
@@ -152,6 +203,7 @@ _STARTS: Mapping[str, Any] = {
     "max": int | float | str | None,
     "min": int | float | str | None,
 }
+_NUMERIC = ("add", "max", "min")
 _WANTED = {
     "add": "numbers, texts or lists",
     "merge": "objects",

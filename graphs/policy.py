@@ -65,6 +65,17 @@ KEYS = (*(info.name for info in fields(Policy)), *_ALSO)
 """The keys of `node.data` that are the policy's, unless the node type has a setting of that name."""
 
 
+_RETRY = tuple(info.name for info in fields(Retry))
+_CHOICES = {"join": ("all", "any"), "on_error": ("fail", "port", "default")}
+_ALLOWED = {
+    "join": "'all' or 'any'",
+    "on_error": "'fail', 'port' or 'default'",
+    "retry": f"a number of attempts from 1 to 20, or an object of {', '.join(_RETRY)}",
+    "timeout": "a number of seconds above 0, at most 86400",
+    "max_rounds": "a whole number from 1 to 10000",
+}
+
+
 def read_policy(node: NodeSpec, own: Collection[str], problems: Problems) -> Policy:
     """Read the policy of `node`; its type's `own` settings come first. What is wrong is in `problems`."""
     policy = Policy()
@@ -77,13 +88,7 @@ def read_policy(node: NodeSpec, own: Collection[str], problems: Problems) -> Pol
         try:
             read = value if name == "default" else _converted(name, value)
         except msgspec.ValidationError as exc:
-            reason, _, inner = str(exc).rstrip("`").partition(" - at `$")
-            inside = inner.removeprefix(f".{name}").lstrip(".")
-            message = f"{key!r}{f' at {inside}' if inside else ''}: {reason}"
-            at = node.at("data", key, *inside.split(".")) if inside else node.at("data", key)
-            choices = ("all", "any") if name == "join" else ("fail", "port", "default")
-            hint = problems.did_you_mean(value, choices) if isinstance(value, str) else None
-            problems.error("bad_config", node.id, at, message, hint)
+            _refuse(key, name, value, str(exc), node, problems)
             continue
         policy = msgspec.structs.replace(policy, **{name: read})
     if policy.on_error == "default" and "default" not in node.config:
@@ -94,3 +99,20 @@ def read_policy(node: NodeSpec, own: Collection[str], problems: Problems) -> Pol
 
 def _converted(name: str, value: Any) -> Any:
     return getattr(msgspec.convert({name: value}, Policy, strict=False), name)
+
+
+def _refuse(key: str, name: str, value: Any, reason: str, node: NodeSpec, problems: Problems) -> None:
+    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    message = f"{key!r} is {shown[:80]!r}; allowed is {_ALLOWED[name]}"
+    hint, at = None, node.at("data", key)
+    if isinstance(value, str):
+        hint = problems.did_you_mean(value, _CHOICES.get(name, ()))
+    elif isinstance(value, dict):
+        unknown = next((each for each in value if each not in _RETRY), None)
+        inner = reason.partition(" - at `$.retry.")[2].rstrip("`") or unknown
+        if inner:
+            what = "is not one of them" if inner == unknown else reason.partition(" - at")[0]
+            message = f"{key!r}: {inner!r} {what}; allowed is {_ALLOWED[name]}"
+            at = node.at("data", key, inner)
+            hint = problems.did_you_mean(inner, _RETRY) if inner == unknown else None
+    problems.error("bad_config", node.id, at, message, hint)

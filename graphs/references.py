@@ -204,7 +204,9 @@ class _Scope:
         for name in node.type.sets(node.settings.provisional()):
             if name not in self.variables:
                 message = f"{name!r} is no variable of this workflow; its variables: {listed(self.variables)}"
-                self._unknown_variable(name, message, node.id, self.nodes[node.id].at_data)
+                at = self.nodes[node.id].at("data", "variable")
+                known = "variable" in self.nodes[node.id].config
+                self._unknown_variable(name, message, node.id, at if known else self.nodes[node.id].at_data)
 
     def _unknown_variable(self, name: str, message: str, id: str, at: str) -> None:
         hint = self.problems.did_you_mean(name, self.variables)
@@ -263,10 +265,18 @@ class _Scope:
         first = path.keys[0] if path.keys else None
         port = find(first, known) if isinstance(first, str) else None
         output, keys = (port, path.keys[1:]) if port else (known[0] if known else None, path.keys)
-        if output and not (keys and output.kind in (str, int, float, bool)):
+        hidden = None
+        if port is None and isinstance(first, str):
+            hidden = find(first, ports(node_type.outputs))
+        if output and not hidden and not (keys and output.kind in (str, int, float, bool)):
             return Reference(step, output.name, keys)
         names = [each.name for each in known]
-        if port:
+        if hidden and node_type.body is not None:
+            where = "inside" if hidden.name in node_type.body.gives else "behind"
+            what = f"{step!r} ({node_type.name}) has {hidden.name!r} only {where} it"
+            what = f"{what}; here it has: {listed(names)}"
+            hint = None
+        elif port:
             what = f"output {port.name!r} of {step!r} ({node_type.name}) has no {keys[0]!r} in it"
             what += "; it is a text" if port.kind is str else "; it is a single value"
             hint = None

@@ -213,7 +213,7 @@ class _Drawing:
             link
             for link in links
             if link.source != link.target
-            or (link.arc.source == link.arc.target and not self._is_result(link.arc))
+            or (link.arc.source == link.arc.target == link.source and not self._is_result(link.arc))
         ]
         vertices = [id for id in inside if holder[id] == id]
         vertices.sort(key=lambda id: self.nodes[id].index)

@@ -14,13 +14,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, msgspec.Meta(min_length=1)],
         setting("workflow_id", template=False, description="The id or the name of a saved workflow."),
     ]
-    version: Annotated[
+    workflow_version: Annotated[
         str | None,
-        setting(template=False, description="The version to stay with; left empty, the one that is current."),
+        setting(
+            "pinned_version",
+            template=False,
+            description="The version to stay with; left empty, the one that is current.",
+        ),
     ] = None
-    input: Annotated[
-        Any, setting("inputs", description="The input of its run; left empty, what arrives here.")
-    ] = None
+    input: Annotated[Any, setting(description="The input of its run; left empty, what arrives here.")] = None
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -40,6 +42,6 @@ NODE = NodeType.step(
     "Subflow",
     "Run a workflow",
     outputs=Outputs,
-    calls=lambda config: WorkflowRef(config.workflow, config.version or None),
+    calls=lambda config: WorkflowRef(config.workflow, config.workflow_version or None),
     aliases=("SubflowNode", "ExecuteWorkflow"),
 )
