@@ -78,6 +78,12 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--plan", action="store_true", help="say what it would do, too")
     check.set_defaults(command=_check)
 
+    picture = commands.add_parser("picture", help="draw a picture of a drawing, as SVG or Mermaid")
+    picture.add_argument("file", type=Path, help="a drawing as the editor saves it; - for standard input")
+    picture.add_argument("--mermaid", action="store_true", help="as a Mermaid flowchart")
+    picture.add_argument("--output", type=Path, metavar="FILE", help="write it there, not to standard output")
+    picture.set_defaults(command=_picture)
+
     migrate = commands.add_parser("migrate", help="bring the database up to date", epilog=EPILOG)
     migrate.set_defaults(command=_migrate)
 
@@ -110,6 +116,12 @@ def _check(options: argparse.Namespace) -> int:
     from flowserver.commands import check  # noqa: PLC0415
 
     return check(options.file, as_json=options.json, plan=options.plan)
+
+
+def _picture(options: argparse.Namespace) -> int:
+    from flowserver.commands import picture  # noqa: PLC0415
+
+    return picture(options.file, as_mermaid=options.mermaid, output=options.output)
 
 
 def _migrate(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The commands that need no HTTP: check, run, migrate."""
+"""The commands that need no HTTP: check, picture, run, migrate."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from flowserver.runs import RunView, Start
 from flowserver.settings import Settings
 from flowserver.show import plan_in_words, show, shown
 from graphs.compile import Compiler
+from graphs.mermaid import mermaid
+from graphs.picture import svg
 from graphs.problems import InvalidWorkflow
 from graphs.summary import summary
 from nodes import registry
@@ -75,6 +77,24 @@ def check(file: Path, *, as_json: bool, plan: bool = False) -> int:
         if plan and found.plan:
             print(plan_in_words(summary(found.plan)))
     return OK if found.plan else FAILED
+
+
+def picture(file: Path, *, as_mermaid: bool, output: Path | None) -> int:
+    """Draw a picture of a drawing; 1 if it has an error."""
+    try:
+        found = Compiler(registry.discover()).check(drawing(file))
+        if found.plan is None:
+            print("\n".join(map(str, found.problems)), file=sys.stderr)
+            return FAILED
+        text = mermaid(found.plan) if as_mermaid else svg(found.plan)
+        if output is None:
+            print(text)
+        else:
+            output.write_text(text, encoding="utf-8")
+    except (Unreadable, OSError) as exc:
+        print(f"flowserver: {exc}", file=sys.stderr)
+        return REFUSED
+    return OK
 
 
 def _count(number: int, noun: str) -> str:

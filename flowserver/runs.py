@@ -23,10 +23,12 @@ from flowserver.execution import Claim, Resources
 from flowserver.executor import Executor, end_unheld
 from flowserver.ids import new_id
 from flowserver.journal import read, watch
+from flowserver.marks import marks_of
 from flowserver.questions import answer, body
 from flowserver.workflows import json, keep_version
 from graphs.compile import Compiled
 from graphs.options import Limits
+from graphs.picture import Mark
 from graphs.values import UnsafeValue, clean
 
 _QUERIES = sql.queries("runs")
@@ -35,6 +37,7 @@ _THREAD_RUN = _QUERIES["thread_run"]
 _WISH_CANCEL = _QUERIES["wish_cancel"]
 _GET = _QUERIES["get_run"]
 _LIST = _QUERIES["list_runs"]
+_PAST = _QUERIES["past_events"]
 
 MAX_SESSION_ID = 200
 
@@ -143,6 +146,17 @@ class Runs:
         if row is None:
             raise NotFound("run", id)
         return _view(row)
+
+    async def marks(self, org: UUID, id: UUID) -> dict[str, Mark]:
+        """What became of each step of a run so far.
+
+        Raises:
+            NotFound: There is none of this id in `org`.
+        """
+        run = await self.get(org, id)
+        async with self._with.pool.connection() as conn:
+            past = await (await conn.execute(_PAST, {"run": id})).fetchall()
+        return marks_of(past, [each["step"] for each in run.questions if "within" not in each])
 
     async def page(
         self,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
+from math import dist
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 from unicodedata import east_asian_width
@@ -130,12 +132,12 @@ def _shape(node: Step | Part, look: Look, box: int | None) -> Shape:
 
 
 def _look(step: Step) -> Look:
+    if step.type.asks:
+        return "question"
     if step.type.routes is not None:
         return "router"
     if step.type.kind == "trigger":
         return "trigger"
-    if step.type.asks:
-        return "question"
     return "effect" if step.type.effect else "step"
 
 
@@ -195,6 +197,14 @@ class Rect:
     width: float
     height: float
 
+    @property
+    def right(self) -> float:
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> float:
+        return self.y + self.height
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -204,8 +214,6 @@ class Places:
     shapes: Sequence[Rect]
     lines: Sequence[tuple[Sequence[Point], Point | None]]
     """The corners of each line, and the middle of its label."""
-    width: float
-    height: float
 
 
 HEIGHT = 46.0
@@ -251,20 +259,41 @@ def _places(picture: Picture, captions: Sequence[str], lines: Sequence[int]) -> 
     edges = [_edge(picture.lines[at], count) for at in lines]
     options = OPTIONS if len(edges) <= CAREFUL_UP_TO else QUICK
     found = graphlay.layout({"nodes": nodes, "edges": edges}, options=options).raw
-    left, top = (found["bounds"]["min"][axis] - MARGIN for axis in "xy")
-    rects = [_rect(node, left, top) for node in found["nodes"]]
-    ways = [
-        (_straight(rects[count + line.source], rects[count + line.target]), None) for line in picture.lines
-    ]
-    placed: list[tuple[Sequence[Point], Point | None]] = [*ways]
+    rects = [_rect(node) for node in found["nodes"]]
+    placed: list[tuple[Sequence[Point], Point | None]] = []
+    for line in picture.lines:
+        points = _straight(rects[count + line.source], rects[count + line.target])
+        placed.append((points, _label_place(line, picture, points, None)))
     for at, edge in zip(lines, found["edges"], strict=True):
-        anchor = edge["label_anchor"]
-        points = [(point["x"] - left, point["y"] - top) for point in edge["points"]]
-        placed[at] = points, anchor and (anchor["x"] - left, anchor["y"] - top)
-    width, height = (
-        found["bounds"]["max"][axis] - found["bounds"]["min"][axis] + 2 * MARGIN for axis in "xy"
-    )
-    return Places(rects[:count], rects[count:], placed, width, height)
+        line, points = picture.lines[at], [(each["x"], each["y"]) for each in edge["points"]]
+        points = points[::-1] if line.way == "back" else points
+        placed[at] = points, _label_place(line, picture, points, edge["label_anchor"])
+    return Places(rects[:count], rects[count:], placed)
+
+
+def _label_place(
+    line: Line, picture: Picture, points: Sequence[Point], anchor: Mapping[str, float] | None
+) -> Point | None:
+    """Where on the line its label stands; one that leads into a box carries it before the box's own label."""
+    if not line.label:
+        return None
+    boxes = picture.shapes[line.source].box, picture.shapes[line.target].box
+    if boxes[1] is not None and picture.boxes[boxes[1]].parent == boxes[0] and line.way == "on":
+        return _toward(points[0], points[1], 16)
+    middle = len(points) // 2
+    (x0, y0), (x1, y1) = points[middle - 1], points[middle]
+    goal = (anchor["x"], anchor["y"]) if anchor else ((x0 + x1) / 2, (y0 + y1) / 2)
+    near = [_nearest(start, end, goal) for start, end in pairwise(points)]
+    return min(near, key=lambda point: dist(point, goal))
+
+
+def _nearest(start: Point, end: Point, goal: Point) -> Point:
+    """The point between `start` and `end` that is the nearest to `goal`."""
+    along = (end[0] - start[0], end[1] - start[1])
+    square = along[0] ** 2 + along[1] ** 2 or 1
+    part = ((goal[0] - start[0]) * along[0] + (goal[1] - start[1]) * along[1]) / square
+    part = min(max(part, 0), 1)
+    return start[0] + along[0] * part, start[1] + along[1] * part
 
 
 def _node(width: float, height: float, parent: int | None) -> dict[str, Any]:
@@ -273,25 +302,23 @@ def _node(width: float, height: float, parent: int | None) -> dict[str, Any]:
 
 
 def _edge(line: Line, first: int) -> dict[str, Any]:
-    edge: dict[str, Any] = {
-        "source": first + line.source,
-        "target": first + line.target,
-        "weight": 1.0,
-        "reverse_for_ranking": line.way == "back",
-    }
+    """A line back is placed as if it led on: the library winds it around the boxes that it leaves otherwise."""
+    ends = [first + line.source, first + line.target]
+    source, target = reversed(ends) if line.way == "back" else ends
+    edge: dict[str, Any] = {"source": source, "target": target, "weight": 1.0}
     if line.label:
         edge["label_size"] = {"width": _width(short(line.label), 10) + 8, "height": 14}
     return edge
 
 
-def _rect(node: Mapping[str, Any], left: float, top: float) -> Rect:
+def _rect(node: Mapping[str, Any]) -> Rect:
     width, height = node["size"]["width"], node["size"]["height"]
-    return Rect(node["center"]["x"] - width / 2 - left, node["center"]["y"] - height / 2 - top, width, height)
+    return Rect(node["center"]["x"] - width / 2, node["center"]["y"] - height / 2, width, height)
 
 
 def _straight(source: Rect, target: Rect) -> Sequence[Point]:
     return [
-        (source.x + source.width / 2, source.y + source.height),
+        (source.x + source.width / 2, source.bottom),
         (target.x + target.width / 2, target.y),
     ]
 
@@ -311,24 +338,35 @@ def svg(plan: Plan, marks: Mapping[str, Mark] = NO_MARKS) -> str:
     found = [marks.get(shape.id) if shape.look != "part" else None for shape in seen.shapes]
     captions = [caption(shape, mark) for shape, mark in zip(seen.shapes, found, strict=True)]
     where = places(seen, captions)
+    labels = [_label_rect(line, at) for line, (_, at) in zip(seen.lines, where.lines, strict=True) if at]
+    frame = _around([*where.boxes, *where.shapes, *labels], [p for each, _ in where.lines for p in each])
     legend = statuses(marks)
-    width = max(where.width, 96 * len(legend) + MARGIN)
-    height = where.height + (30 if legend else 0)
+    whole = Rect(
+        frame.x,
+        frame.y,
+        max(frame.width, 96 * len(legend) + MARGIN),
+        frame.height + (30 if legend else 0),
+    )
     lines = list(zip(seen.lines, where.lines, strict=True))
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '
-            f'width="{_n(width)}" height="{_n(height)}" font-family="system-ui, sans-serif">',
-            f'<rect width="{_n(width)}" height="{_n(height)}" fill="#ffffff"/>',
+            '<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif" '
+            f'viewBox="{_n(whole.x)} {_n(whole.y)} {_n(whole.width)} {_n(whole.height)}" '
+            f'width="{_n(whole.width)}" height="{_n(whole.height)}">',
+            f'<rect {_at(whole)} fill="#ffffff"/>',
             *(_box(box, rect) for box, rect in zip(seen.boxes, where.boxes, strict=True)),
             *(_arrow(line, points) for line, (points, _) in lines),
+            *(_title(box, rect) for box, rect in zip(seen.boxes, where.boxes, strict=True)),
             *(
                 part
                 for shape, text, mark, rect in zip(seen.shapes, captions, found, where.shapes, strict=True)
                 for part in _drawn(shape, text, mark, rect)
             ),
-            *(_on_line(line, points, anchor) for line, (points, anchor) in lines if line.label),
-            *(_explained(status, at, where.height) for at, status in enumerate(legend)),
+            *(_on_line(line, at) for line, (_, at) in lines if at),
+            *(
+                _explained(status, frame.x + MARGIN + 96 * at, frame.bottom)
+                for at, status in enumerate(legend)
+            ),
             "</svg>\n",
         ]
     )
@@ -336,10 +374,16 @@ def svg(plan: Plan, marks: Mapping[str, Mark] = NO_MARKS) -> str:
 
 def _box(box: Box, rect: Rect) -> str:
     return (
-        f'<g data-region="{escape(box.label)}">'
-        f'<rect {_at(rect)} rx="8" fill="#64748b" fill-opacity="0.07" stroke="#94a3b8"/>'
-        f"{_text(rect.x + 10, rect.y + 17, box.label, 11, '#475569', 'start')}</g>"
+        f'<rect data-region="{escape(box.label)}" {_at(rect)} rx="8" fill="#64748b" fill-opacity="0.07" '
+        'stroke="#94a3b8"/>'
     )
+
+
+def _title(box: Box, rect: Rect) -> str:
+    """The label of a box, above the lines that enter it."""
+    back = Rect(rect.x + 5, rect.y + 5, _width(box.label, 11) + 6, 16)
+    text = _text(rect.x + 8, rect.y + 17, box.label, 11, "#475569", "start")
+    return f'<rect {_at(back)} rx="3" fill="#f1f5f9" fill-opacity="0.9"/>{text}'
 
 
 def _drawn(shape: Shape, text: str, mark: Mark | None, rect: Rect) -> Iterator[str]:
@@ -365,7 +409,7 @@ def _hint(shape: Shape, mark: Mark | None) -> str:
 
 
 def _outline(look: Look, rect: Rect, paint: str) -> Iterator[str]:
-    left, right, top, bottom = rect.x, rect.x + rect.width, rect.y, rect.y + rect.height
+    left, right, top, bottom = rect.x, rect.right, rect.y, rect.bottom
     match look:
         case "router":
             middle = _n((top + bottom) / 2)
@@ -389,7 +433,7 @@ def _outline(look: Look, rect: Rect, paint: str) -> Iterator[str]:
 def _arrow(line: Line, points: Sequence[Point]) -> str:
     colour, dashes = STROKES[line.way]
     (x0, y0), (x1, y1) = points[-2], points[-1]
-    length = max(((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5, 0.1)
+    length = max(dist(points[-2], points[-1]), 0.1)
     dx, dy = (x1 - x0) / length, (y1 - y0) / length
     head = [
         (x1, y1),
@@ -416,25 +460,31 @@ def _rounded(points: Sequence[Point], most: float = 6) -> str:
 
 
 def _toward(start: Point, goal: Point, most: float) -> Point:
-    length = max(((goal[0] - start[0]) ** 2 + (goal[1] - start[1]) ** 2) ** 0.5, 0.1)
-    part = min(most / length, 0.5)
+    part = min(most / max(dist(start, goal), 0.1), 0.5)
     return start[0] + (goal[0] - start[0]) * part, start[1] + (goal[1] - start[1]) * part
 
 
-def _on_line(line: Line, points: Sequence[Point], anchor: Point | None) -> str:
-    middle = len(points) // 2
-    x, y = anchor or (
-        (points[middle - 1][0] + points[middle][0]) / 2,
-        (points[middle - 1][1] + points[middle][1]) / 2,
-    )
+def _label_rect(line: Line, middle: Point) -> Rect:
     width = _width(short(line.label), 10) + 4
-    back = Rect(x - width / 2, y - 7, width, 14)
-    text = _text(x, y + 3.5, short(line.label), 10, STROKES[line.way][0])
-    return f'<rect {_at(back)} rx="2" fill="#ffffff" fill-opacity="0.85"/>{text}'
+    return Rect(middle[0] - width / 2, middle[1] - 7, width, 14)
 
 
-def _explained(status: Status, at: int, top: float) -> str:
-    colours, x = COLOURS[status], MARGIN + 96 * at
+def _on_line(line: Line, middle: Point) -> str:
+    text = _text(middle[0], middle[1] + 3.5, short(line.label), 10, STROKES[line.way][0])
+    return f'<rect {_at(_label_rect(line, middle))} rx="2" fill="#ffffff" fill-opacity="0.85"/>{text}'
+
+
+def _around(rects: Sequence[Rect], points: Sequence[Point]) -> Rect:
+    """The frame of the picture."""
+    left = min([*(each.x for each in rects), *(x for x, _ in points)], default=0) - MARGIN
+    top = min([*(each.y for each in rects), *(y for _, y in points)], default=0) - MARGIN
+    right = max([*(each.right for each in rects), *(x for x, _ in points)], default=0) + MARGIN
+    bottom = max([*(each.bottom for each in rects), *(y for _, y in points)], default=0) + MARGIN
+    return Rect(left, top, right - left, bottom - top)
+
+
+def _explained(status: Status, x: float, top: float) -> str:
+    colours = COLOURS[status]
     swatch = Rect(x, top + 2, 14, 14)
     return (
         f'<g data-legend="{status}"><rect {_at(swatch)} rx="3" fill="{colours.fill}" '

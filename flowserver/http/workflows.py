@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -21,8 +23,11 @@ from flowserver.http.bodies import (
     SaveWorkflow,
     cursor,
 )
+from flowserver.runs import Runs
 from flowserver.workflows import Workflow, WorkflowEntry, Workflows
 from graphs import compile
+from graphs.mermaid import mermaid
+from graphs.picture import Mark, svg
 from graphs.summary import summary
 
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag that was read.")]
@@ -81,6 +86,29 @@ class WorkflowController(Controller):
         found = await workflows.get(org, id)
         return _checked(await workflows.check(org, found.flow_data))
 
+    @get("/{id:uuid}/picture")
+    async def picture(
+        self,
+        id: FromPath[UUID],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+        runs: NamedDependency[Runs],
+        run: Annotated[UUID | None, QueryParameter(description="Colour the steps by this run.")] = None,
+        format: Annotated[Literal["svg", "mermaid"], QueryParameter()] = "svg",
+    ) -> Response[str]:
+        """The drawing as SVG or Mermaid; with `run` as it was then, coloured by what became of each step."""
+        marks: Mapping[str, Mark] = {}
+        if run is None:
+            compiled, _ = await workflows.runnable(org, id)
+        else:
+            found = await runs.get(org, run)
+            if found.workflow_id != id:
+                raise BadRequest(f"run {run} is not one of workflow {id}")
+            compiled, marks = await workflows.compiled(org, found.version), await runs.marks(org, run)
+        draw, kind = (svg, "image/svg+xml") if format == "svg" else (mermaid, "text/vnd.mermaid")
+        text = await asyncio.to_thread(draw, compiled.plan, marks)
+        return Response(text, media_type=f"{kind}; charset=utf-8", headers=_AS_PICTURE)
+
     @put("/{id:uuid}")
     async def change(
         self,
@@ -111,6 +139,14 @@ class WorkflowController(Controller):
     ) -> None:
         """Delete a workflow; its runs stay."""
         await workflows.delete(org, id, _revision(if_match))
+
+
+_AS_PICTURE = {
+    # Opened by itself it is a document of ours: nothing that a drawing says may act there.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
 
 
 def _checked(found: compile.Checked) -> Checked:
