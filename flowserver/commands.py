@@ -26,9 +26,9 @@ from flowserver.settings import Settings
 from flowserver.show import plan_in_words, show, shown
 from graphs.compile import Compiler
 from graphs.mermaid import mermaid
-from graphs.picture import svg
 from graphs.problems import InvalidWorkflow
 from graphs.summary import summary
+from graphs.svg import svg
 from nodes import registry
 
 OK, FAILED, REFUSED, WAITING = 0, 1, 2, 3

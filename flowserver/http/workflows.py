@@ -27,8 +27,9 @@ from flowserver.runs import Runs
 from flowserver.workflows import Workflow, WorkflowEntry, Workflows
 from graphs import compile
 from graphs.mermaid import mermaid
-from graphs.picture import Mark, svg
+from graphs.picture import Mark
 from graphs.summary import summary
+from graphs.svg import svg
 
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag that was read.")]
 
