@@ -15,7 +15,7 @@ from flowserver.app import create_app
 from flowserver.settings import Settings
 from tests.flowserver.test_crash import follow, stuck
 from tests.server import drawing, edge, events_of, node, server_process, serving, told
-from tests.web_server import Reply, Request, WebServer, reply_json
+from tests.web_server import Raw, Reply, Request, WebServer, reply_json
 
 Client = httpx.AsyncClient
 
@@ -226,6 +226,59 @@ async def test_a_kill_inside_a_map_repeats_no_item_that_was_done(dsn: str, tmp_p
     assert {path for path in paths if paths.count(path) > 1} == {"/b/3"}
     statuses = [(each["item"], each["status"]) for each in whole if each["event"] == "item.finished"]
     assert sorted(statuses) == [(item, "succeeded") for item in range(6)]
+
+
+async def test_a_server_that_stops_hands_over_between_the_steps_of_an_item(dsn: str, tmp_path: Path) -> None:
+    """Inside the graph of an item too the run goes back into the queue, and nothing is done twice."""
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def held(request: Request, writer: asyncio.StreamWriter) -> None:
+        began.set()
+        await go.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+
+    async with WebServer() as web:
+        allow = {"FLOWSERVER_OUTBOUND_ALLOW": web.door}
+        for item in range(3):
+            web.on(f"/a/{item}", Raw(held) if item == 1 else Reply(body=b"a"))
+            web.on(f"/b/{item}", Reply(body=f"b{item}".encode()))
+        flow = drawing(
+            node("start", "StartNode"),
+            node("each", "Map", items=[0, 1, 2], max_concurrency=1),
+            node("a", "HttpRequest", url=web.url("/a/{{ each.item }}"), method="POST", max_retries=0),
+            node("b", "HttpRequest", url=web.url("/b/{{ each.item }}"), method="POST", max_retries=0),
+            edge("start", "each"),
+            edge("each", "a", "item"),
+            edge("a", "b"),
+            edge("b", "each", "content", "result"),
+        )
+        async with server_process(dsn, tmp_path, allow) as server:
+            body = {"flow_data": flow, "mode": "background"}
+            id = (await server.client.post("/runs", json=body)).json()["id"]
+            await asyncio.wait_for(began.wait(), 30)
+            stopping = asyncio.create_task(server.stop())
+            await server_refuses(server.client)
+            go.set()
+            assert await stopping == 0
+        async with server_process(dsn, tmp_path, allow) as server:
+            whole = await follow(server.client, id, 0)
+
+    assert (whole[-1]["event"], whole[-1]["output"]) == ("run.succeeded", ["b0", "b1", "b2"])
+    assert sorted(request.path for request in web.requests) == sorted(
+        f"/{x}/{n}" for x in "ab" for n in range(3)
+    )
+    assert not [each for each in whole if each["event"] in ("step.failed", "run.failed")]
+
+
+async def server_refuses(client: Client) -> None:
+    """Return when the server has begun to stop."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await client.get("/../../health/live")
+            except httpx.TransportError:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_a_kill_inside_a_loop_goes_on_in_the_same_round(dsn: str, tmp_path: Path) -> None:
