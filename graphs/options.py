@@ -36,8 +36,6 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Input and output tokens of all models together."""
     tool_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
     model_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    cost: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    """As models report it, by the prices in their settings."""
     output_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """What all steps together give, as JSON."""
 

@@ -112,7 +112,7 @@ class Meter:
     def _spent(self) -> list[tuple[str, float]]:
         used = self.used
         tokens = used.get("input_tokens", 0) + used.get("output_tokens", 0)
-        names = ("steps", "tool_calls", "model_calls", "cost", "output_bytes")
+        names = ("steps", "tool_calls", "model_calls", "output_bytes")
         return [("tokens", tokens), *((name, used.get(name, 0)) for name in names)]
 
 
