@@ -488,3 +488,70 @@ async def test_a_map_drops_or_keeps_items_that_fail(allowing: Client, web: WebSe
 
     assert (dropped["output"], dropped["had_errors"]) == ('["/0","/2"] 1', True)
     assert (stopped["status"], stopped["error"]["step"], stopped["error"]["item"]) == ("failed", "each", 1)
+
+
+async def test_a_question_in_a_map_in_a_loop_is_asked_for_each_item_of_each_round(client: Client) -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        node("loop", "Loop", max_rounds=2),
+        node("each", "Map", items=["a", "b"]),
+        node("ask", "HumanInput", question="{{ loop.round }} {{ each.item }}?", actions=["yes", "no"]),
+        node("good", "Template", template="{{ each.item }}{{ loop.round }}"),
+        node("end", "EndNode"),
+        edge("start", "loop"),
+        edge("loop", "each", "body"),
+        edge("each", "ask", "item"),
+        edge("ask", "good", "yes"),
+        edge("good", "each"),
+        edge("each", "loop", "done"),
+        edge("loop", "end", "done"),
+    )
+    waiting = await run(client, flow)
+
+    asked = []
+    while waiting["status"] == "waiting":
+        question = waiting["questions"][-1]
+        asked.append((question["payload"]["question"], within(question)))
+        answer = "no" if question["payload"]["question"] == "2 a?" else "yes"
+        waiting = await resume(client, waiting, question, answer)
+
+    assert asked == [
+        ("1 b?", [["loop", 1], ["each", 1]]),
+        ("1 a?", [["loop", 1], ["each", 0]]),
+        ("2 b?", [["loop", 2], ["each", 1]]),
+        ("2 a?", [["loop", 2], ["each", 0]]),
+    ]
+    assert (waiting["status"], waiting["output"]) == ("succeeded", [None, "b2"])
+
+
+async def test_what_fails_in_a_map_in_another_workflow_goes_on_by_that_steps_error_port(
+    client: Client,
+) -> None:
+    inner = drawing(
+        node("begin", "StartNode"),
+        node("each", "Map", items="{{ input }}"),
+        node("check", "Merge", mode="combine"),
+        node("end", "EndNode"),
+        edge("begin", "each"),
+        edge("each", "check", "item"),
+        edge("check", "each"),
+        edge("each", "end", "done"),
+    )
+    outer = drawing(
+        node("start", "StartNode"),
+        node("sub", "Subflow", workflow="inner"),
+        node("sad", "Template", template="sad: {{ sub.error.step }} {{ sub.error.code }}"),
+        node("glad", "Template", template="glad: {{ sub | json }}"),
+        edge("start", "sub"),
+        edge("sub", "glad"),
+        edge("sub", "sad", "error"),
+    )
+    await client.post("/workflows", json={"name": "inner", "flow_data": inner})
+
+    good = await run(client, outer, input=[{"a": 1}, {"b": 2}])
+    bad = await run(client, outer, input=[{"a": 1}, "no object"])
+
+    assert (good["output"], good["had_errors"]) == ('glad: [{"a":1},{"b":2}]', False)
+    assert (bad["status"], bad["output"], bad["had_errors"]) == ("succeeded", "sad: sub bad_input", True)
+    failed = [each["step"] for each in await events(client, bad) if each["event"] == "step.failed"]
+    assert failed == ["check", "each", "sub"]
