@@ -6,7 +6,8 @@ branch per route, and one for the trigger that starts the run. Nodes are numbere
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from graphs.plan import ERROR, LIMIT, Arc, Loop, Step
@@ -40,13 +41,10 @@ class Liveness:
         self._limited = {
             arc.source for step in steps.values() for arc in step.arcs if arc.special and arc.port == LIMIT
         }
-        self._levels: dict[str, int] = {_START: 0}
-        self._choices: list[tuple[str, Sequence[str]]] = [(_START, tuple(triggers))]
-        for step in steps.values():
-            if step.id in self._around and self._around[step.id][-1].first == step.id:
-                self._add(_again(step.id), ("once", "again"))
-            if step.ways:
-                self._add(step.id, step.ways)
+        # Later routers come first in the diagram: what is known of an earlier step is then a part of what is
+        # known of a later one: a chain of a thousand conditions takes a thousand nodes, not half a million.
+        self._choices = [*reversed(list(self._found_choices())), (_START, tuple(triggers))]
+        self._levels = {choice: level for level, (choice, _) in enumerate(self._choices)}
         self._nodes: list[tuple[int, tuple[int, ...]]] = [(len(self._choices), ()), (len(self._choices), ())]
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}
         self._done: dict[tuple[str, int, int], int] = {}
@@ -55,9 +53,14 @@ class Liveness:
         for step in steps.values():
             self._conditions[step.id] = self._of_step(step, triggers)
 
-    def _add(self, choice: str, ways: Sequence[str]) -> None:
-        self._levels[choice] = len(self._choices)
-        self._choices.append((choice, ways))
+    def _found_choices(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """What can go one way or another, in the order of the steps."""
+        for step in self._steps.values():
+            loops = self._around.get(step.id, ())
+            if loops and loops[-1].first == step.id and self._entering(loops[-1]):
+                yield _again(step.id), ("once", "again")
+            if step.ways:
+                yield step.id, step.ways
 
     def step(self, id: str) -> Condition:
         return self._conditions[id]
@@ -111,14 +114,18 @@ class Liveness:
         return None if gap == NEVER else self._example(gap)
 
     def _example(self, condition: Condition) -> dict[str, str]:
+        """The fewest choices by which `condition` holds, in the order of the steps."""
+        needed: list[float] = [math.inf, 0]
+        for _, children in self._nodes[2 : condition + 1]:  # a node comes after its children
+            needed.append(1 + min(needed[child] for child in children))
         choices: dict[str, str] = {}
         while condition != ALWAYS:
             level, children = self._nodes[condition]
             router, names = self._choices[level]
-            taken = next(index for index, child in enumerate(children) if child != NEVER)
+            taken = min(range(len(children)), key=lambda index: needed[children[index]])
             choices[router] = names[taken]
             condition = children[taken]
-        return choices
+        return dict(reversed(choices.items()))
 
     def _of_step(self, step: Step, triggers: Sequence[str]) -> Condition:
         if step.is_root and step.id not in triggers:
@@ -134,11 +141,16 @@ class Liveness:
     def _again(self, loop: Loop) -> Condition:
         """When a loop that was entered in its middle may have come round to its first step."""
         condition = NEVER
-        for id in loop.steps - {loop.first}:
-            for arc in self._steps[id].arcs:
-                if arc.source not in loop.steps:
-                    condition = self._both("or", condition, self.arc(arc))
+        for arc in self._entering(loop):
+            condition = self._both("or", condition, self.arc(arc))
+        if condition == NEVER:
+            return NEVER
         return self._both("and", condition, self._takes(_again(loop.first), "again"))
+
+    def _entering(self, loop: Loop) -> list[Arc]:
+        """The arrows that lead from outside into the middle of `loop`."""
+        inside = [self._steps[id] for id in loop.steps if id != loop.first]
+        return [arc for step in inside for arc in step.arcs if arc.source not in loop.steps]
 
     def _takes(self, router: str, route: str) -> Condition:
         level = self._levels[router]
@@ -162,8 +174,11 @@ class Liveness:
         key = (how, first, second)
         if key not in self._done:
             level = min(self._nodes[first][0], self._nodes[second][0])
-            pairs = zip(self._children(first, level), self._children(second, level), strict=True)
-            self._done[key] = self._node(level, tuple(self._both(how, a, b) for a, b in pairs))
+            children: list[int] = []
+            # A loop, as a comprehension would take a frame more of Python's stack for each router.
+            for left, right in zip(self._children(first, level), self._children(second, level), strict=True):
+                children.append(self._both(how, left, right))
+            self._done[key] = self._node(level, tuple(children))
         return self._done[key]
 
     def _children(self, node: int, level: int) -> tuple[int, ...]:

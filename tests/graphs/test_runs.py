@@ -227,9 +227,8 @@ def chain(count: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("parts", [pairs(20), chain(600)], ids=["pairs", "chain"])
-def test_a_drawing_with_more_routers_than_can_be_checked_says_so_and_compiles(parts: list[Any]) -> None:
-    checked = check(*parts)
+def test_a_drawing_with_more_routers_than_can_be_checked_says_so_and_compiles() -> None:
+    checked = check(*pairs(20))
 
     assert [str(each) for each in checked.problems] == [
         "warning: workflow: the drawing has too many routers for an exact check of its joins and references "
@@ -243,9 +242,9 @@ def test_a_drawing_with_many_routers_is_still_checked() -> None:
 
     assert problem.code == "maybe_unset"
     assert problem.message.startswith(
-        "'{{ b0 }}': 'b0' does not run when 'a0' takes 'false_output' and 'a1' takes"
+        "'{{ b0 }}': 'b0' does not run when 'a0' takes 'false_output' and 'a9' takes 'true_output'"
     )
-    assert check(*chain(200)).problems == ()
+    assert check(*chain(600)).problems == ()
 
 
 async def test_a_provider_is_made_once_in_a_run_unless_its_settings_depend_on_it() -> None:
