@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, LiteralString
 from uuid import UUID
@@ -54,6 +54,7 @@ class Journal:
         self._urgent = asyncio.Event()
         self.writing = asyncio.Lock()
         """Held by whoever appends."""
+        self._writes: set[asyncio.Task[None]] = set()
         self._written_at = 0.0
 
     def add(self, type: str, data: dict[str, Any]) -> None:
@@ -69,7 +70,10 @@ class Journal:
     @staticmethod
     def _joins(last: tuple[str, dict[str, Any]], data: Mapping[str, Any]) -> bool:
         type, before = last
-        return type == "text" and before["step"] == data["step"] and len(before["text"]) < TEXT_SIZE
+        if type != "text":
+            return False
+        same = (before["step"], before.get("within")) == (data["step"], data.get("within"))
+        return same and len(before["text"]) < TEXT_SIZE
 
     async def write(self) -> None:
         """Write what is added, until cancelled.
@@ -95,6 +99,9 @@ class Journal:
         Raises:
             Fenced: The run has been lost; what was not written is dropped.
         """
+        await self._unbroken(self._flush())
+
+    async def _flush(self) -> None:
         async with self.writing:
             if self._waiting:
                 await self._append(_APPEND, {})
@@ -105,8 +112,23 @@ class Journal:
         Raises:
             Fenced: The run has been lost, and nothing was changed.
         """
+        await self._unbroken(self._append_with(statement, values))
+
+    async def _append_with(self, statement: LiteralString, values: Mapping[str, Any]) -> None:
         async with self.writing:
             await self._append(statement, values)
+
+    async def _unbroken(self, write: Coroutine[Any, Any, None]) -> None:
+        """Whoever waits may be cancelled, the write is not: half of one would leave open what was written."""
+        task = asyncio.create_task(write)
+        self._writes.add(task)
+        task.add_done_callback(self._written)
+        await asyncio.shield(task)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to whoever waited, unless they have left
 
     async def _append(self, statement: LiteralString, values: Mapping[str, Any]) -> None:
         batch = self.take()

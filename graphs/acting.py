@@ -92,10 +92,10 @@ class Acting:
     def _instead(self) -> Outcome:
         given = self.step.policy.default
         if self.step.routes:
-            return {"outputs": {}, "route": given, "because": {"default": given}}
+            return {"outputs": {}, "route": given, "because": {"default": given}, "instead": True}
         body = self.step.type.body
         known = [port for port in ports(self.step.type.outputs) if not body or port.name not in body.gives]
-        return {"outputs": {known[0].name: clean(given)} if known else {}}
+        return {"outputs": {known[0].name: clean(given)} if known else {}, "instead": True}
 
     def _failure(self, exc: Exception) -> StepFailed:
         if isinstance(exc, StepFailed):  # of the workflow that it runs

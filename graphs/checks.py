@@ -171,9 +171,10 @@ def _unset(
             gap = liveness.without(user, reference.root, reference.port)
             if gap is not None:
                 way = " and ".join(_choice(router, route, steps) for router, route in gap.items())
-                what = "has no value" if ERROR in steps[reference.root].ways else "does not run"
+                fails = steps[reference.root].policy.on_error == "port"
+                what = "has no value" if fails else "does not run"
                 message = f"{path}: {reference.root!r} {what} when {way}, but {user!r} runs"
-                if reference.port == ERROR:
+                if fails and reference.port == ERROR:
                     only = f"has a value only when {reference.root!r} fails"
                     message = f"{path} {only}, but {user!r} also runs when {way}"
                 hint = f"write {{{{ {path.text} | default('…') }}}} for that case"

@@ -61,6 +61,11 @@ def check_ports(
         if step.policy.on_error == "port" and step.id not in failing:
             message = f"{step.name!r} is to go on by its port {ERROR!r} when it fails, but no arrow leads on"
             problems.warning("unused_port", step.id, where.at("data", "on_error"), message)
+        if step.policy.on_error == "default" and step.id in failing:
+            message = (
+                f"{step.name!r} goes on with its default when it fails, so its port {ERROR!r} is never taken"
+            )
+            problems.warning("unused_port", step.id, where.at("data", "on_error"), message)
         _default(step, where, problems)
         _means_nothing(step, step.id in first, where, problems)
     for id, body in shape.maps.items():
@@ -71,6 +76,10 @@ def _means_nothing(step: Step, begins_loop: bool, where: NodeSpec, problems: Pro
     if step.type.body is not None and (step.policy.retry is not None or step.policy.timeout is not None):
         message = "'retry' and 'timeout' mean nothing for a map, only for the steps that it runs"
         problems.warning("unused_config", step.id, where.at_data, message)
+    # Where something is wrong, an arrow that is not understood may be the one that leads back.
+    if step.type.rounds is not None and not begins_loop and not problems.errors:
+        message = f"nothing leads back to {step.name!r} ({step.type.name}), so its body runs at most once"
+        problems.warning("empty_loop", step.id, where.at(), message)
     if step.policy.max_rounds is not None and not begins_loop:
         key = "max_rounds" if "max_rounds" in where.config else "max_iterations"
         message = f"{step.name!r} begins no loop, so {key!r} means nothing here"

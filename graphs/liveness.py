@@ -107,7 +107,7 @@ class Liveness:
     def without(self, here: str, needed: str, port: str | None = None) -> dict[str, str] | None:
         """Choices by which `here` runs and `needed` gives no `port`: router -> route, if there are any."""
         gives = self._conditions[needed]
-        if ERROR in self._steps[needed].ways and needed != here:
+        if self._steps[needed].policy.on_error == "port" and needed != here:
             fails = self._takes(needed, ERROR)
             gives = self._both("and" if port == ERROR else "not", gives, fails)
         gap = self._both("not", self._conditions[here], gives)

@@ -67,8 +67,7 @@ def read_options(settings: Mapping[str, Any], problems: Problems) -> Options:
     """Read the settings of a drawing; what is wrong is in `problems`, and left out."""
     variables = {}
     for name, given in _object(settings, "variables", problems).items():
-        if (spec := _variable(name, given, problems)) is not None:
-            variables[name] = spec
+        variables[name] = _variable(name, given, problems) or VariableSpec()
     limits = _read(_object(settings, "limits", problems), Limits, ("limits",), problems) or NO_LIMITS
     for key in settings:
         if hint := None if key in _KNOWN else problems.did_you_mean(key, _KNOWN):

@@ -131,7 +131,8 @@ def why_dead(step: Step, state: State, steps: Mapping[str, Step]) -> dict[str, A
         elif arc.special and arc.port == LIMIT:
             messages[f"the loop of {name!r} ended before it had all its rounds"] = None
         elif arc.special and arc.port == ERROR:
-            messages[f"{name!r} did not fail"] = None
+            went_on = "failed, and went on with its default" if found.get("instead") else "did not fail"
+            messages[f"{name!r} {went_on}"] = None
         elif found.get("route") == ERROR and "error" in found:
             messages[f"{name!r} failed"] = None
         else:

@@ -555,3 +555,20 @@ async def test_what_fails_in_a_map_in_another_workflow_goes_on_by_that_steps_err
     assert (bad["status"], bad["output"], bad["had_errors"]) == ("succeeded", "sad: sub bad_input", True)
     failed = [each["step"] for each in await events(client, bad) if each["event"] == "step.failed"]
     assert failed == ["check", "each", "sub"]
+
+
+async def test_steps_that_fail_at_the_same_moment_fail_the_run_once(allowing: Client, web: WebServer) -> None:
+    """The first cancels the others, perhaps in the middle of writing down that they began."""
+    calls = [
+        node(f"call{n}", "HttpRequest", url=web.on(f"/{n}", Reply(500)), max_retries=0) for n in range(4)
+    ]
+    flow = drawing(node("start", "StartNode"), *calls, *(edge("start", each["id"]) for each in calls))
+
+    for _ in range(5):
+        ended = await run(allowing, flow)
+
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "http_status")
+        seen = await events(allowing, ended)
+        assert [each["seq"] for each in seen] == list(range(1, len(seen) + 1))
+        assert f"step.failed {ended['error']['step']}" in told(seen)
+        assert told(seen).count("run.failed") == 1
