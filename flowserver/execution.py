@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, LiteralString, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -95,6 +95,7 @@ class Execution:
         self._control = RunControl()
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def stop(self, why: Stop) -> None:
         """Stop at once; the first reason counts."""
@@ -264,9 +265,16 @@ class Execution:
         self._recorder.remember(past, [row["step"] for row in asked])
 
     async def _end(self, status: str, *, output: Any = None, error: Mapping[str, Any] | None = None) -> None:
-        """Give the run its final status, with its last event, in one statement."""
+        """Give the run its final status, with its last event, in one statement; the first one counts."""
+        if self._ending is None:
+            ending = self._journal.append_with(*self._last(status, output, error))
+            self._ending = asyncio.create_task(ending)
+        await asyncio.shield(self._ending)
+
+    def _last(
+        self, status: str, output: Any, error: Mapping[str, Any] | None
+    ) -> tuple[str, dict[str, Any], LiteralString, dict[str, Any]]:
         told = {"output": output} if status == "succeeded" else {"error": error} if error else {}
-        self._journal.add(FINAL[status], told)
         usage = {key: amount for key, amount in self._recorder.usage.items() if amount}
         values = {
             "status": status,
@@ -275,7 +283,7 @@ class Execution:
             "usage": json(usage),
             "had_errors": self._recorder.had_errors,
         }
-        await self._journal.append_with(_FINISH, values)
+        return FINAL[status], told, _FINISH, values
 
     async def _release(self) -> None:
         with contextlib.suppress(Fenced):

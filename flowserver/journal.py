@@ -106,16 +106,23 @@ class Journal:
             if self._waiting:
                 await self._append(_APPEND, {})
 
-    async def append_with(self, statement: LiteralString, values: Mapping[str, Any]) -> None:
-        """Write everything added so far with a statement that also changes the run's row.
+    async def append_with(
+        self, type: str, data: dict[str, Any], statement: LiteralString, values: Mapping[str, Any]
+    ) -> None:
+        """Write everything added so far, and this event, with a statement that also changes the run's row.
+
+        The event and the change are one: nobody sees the one without the other.
 
         Raises:
             Fenced: The run has been lost, and nothing was changed.
         """
-        await self._unbroken(self._append_with(statement, values))
+        await self._unbroken(self._append_with(type, data, statement, values))
 
-    async def _append_with(self, statement: LiteralString, values: Mapping[str, Any]) -> None:
-        async with self.writing:
+    async def _append_with(
+        self, type: str, data: dict[str, Any], statement: LiteralString, values: Mapping[str, Any]
+    ) -> None:
+        async with self.writing:  # added earlier, it could be written without the statement
+            self.add(type, data)
             await self._append(statement, values)
 
     async def _unbroken(self, write: Coroutine[Any, Any, None]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
+import sql
 from flowserver.accounts import DEFAULT_ORG
 from flowserver.db import Pool, make_pool
 from flowserver.errors import Fenced
@@ -37,6 +38,17 @@ async def run(pool: Pool) -> UUID:
             (id, DEFAULT_ORG, str(id)),
         )
     return id
+
+
+FINISH = sql.queries("runs")["finish"]
+SUCCEEDED = {"status": "succeeded", "output": "5", "error": None, "usage": "{}", "had_errors": False}
+
+
+async def written_by(pool: Pool, table: LiteralString, where: LiteralString) -> list[str]:
+    """The transactions that wrote some rows as they are now."""
+    async with pool.connection() as conn:
+        rows = await (await conn.execute(f"SELECT xmin::text FROM {table} WHERE {where}")).fetchall()
+    return [row["xmin"] for row in rows]
 
 
 async def collect(pool: Pool, feeds: Feeds, run: UUID, after: int = 0, **more: Any) -> list[Event]:
@@ -143,6 +155,27 @@ async def test_flt_20_a_commit_whose_answer_was_lost_is_not_written_twice(
         (1, "run.started"),
         (2, "step.started"),
     ]
+
+
+async def test_the_last_event_is_never_seen_without_the_status_that_it_tells(pool: Pool, run: UUID) -> None:
+    """Writes wait for each other: one that began to wait earlier must not take the last event along."""
+    feeds = Feeds()
+    with feeds.join(run) as feed:
+        journal = Journal(pool, feed, run, 1, 1)
+        journal.add("run.started", {"attempt": 1})
+        async with journal.writing:
+            flushing = asyncio.create_task(journal.flush())
+            ending = asyncio.create_task(
+                journal.append_with("run.succeeded", {"output": 5}, FINISH, SUCCEEDED)
+            )
+            for _ in range(10):  # until both of them wait
+                await asyncio.sleep(0)
+        await flushing
+        await ending
+
+    assert [event.type for event in await read(pool, run, 0)] == ["run.started", "run.succeeded"]
+    last_event = await written_by(pool, "run_event", "type = 'run.succeeded'")
+    assert await written_by(pool, "run", "status = 'succeeded'") == last_event != []
 
 
 async def test_a_quiet_stream_gives_signs_of_life(pool: Pool, run: UUID) -> None:
