@@ -60,7 +60,15 @@ def parser() -> argparse.ArgumentParser:
         "--examples", type=_folder, metavar="DIR", help="save the workflows in DIR, if they are not"
     )
     serve.add_argument("--demo", metavar="NAME", help="run this workflow once and show its events")
+    serve.add_argument(
+        "--no-worker", action="store_true", help="execute no runs here; leave them to 'flowserver worker'"
+    )
     serve.set_defaults(command=_serve)
+
+    worker = commands.add_parser(
+        "worker", help="execute runs of the queue, without HTTP; start as many as you need", epilog=EPILOG
+    )
+    worker.set_defaults(command=_worker)
 
     run = commands.add_parser("run", help="run a drawing without a server", epilog=EPILOG)
     run.add_argument("file", type=Path, help="a drawing as the editor saves it; - for standard input")
@@ -101,7 +109,13 @@ def _folder(path: str) -> Path:
 def _serve(options: argparse.Namespace) -> int:
     from flowserver.serving import serve  # noqa: PLC0415  starts Postgres before it imports the rest
 
-    return serve(load(), options.examples, options.demo)
+    return serve(load(), options.examples, options.demo, worker=not options.no_worker)
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from flowserver.working import work  # noqa: PLC0415
+
+    return work(load())
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 
-from flowserver.assembly import assemble
+from flowserver.assembly import Role, assemble
 from flowserver.http.access import PUBLIC, KeyMiddleware
 from flowserver.http.health import live, ready
 from flowserver.http.problems import HANDLERS
@@ -27,12 +27,12 @@ from graphs.compile import Compiler
 VERSION = "0.1.0"
 
 
-def create_app(settings: Settings, dsn: str, *, takes_over: bool = True) -> Litestar:
+def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litestar:
     """The application on the database at `dsn`; it connects when it is started."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        async with assemble(settings, dsn, takes_over=takes_over) as flowserver:
+        async with assemble(settings, dsn, role=role) as flowserver:
             app.state.flowserver = flowserver
             yield
 

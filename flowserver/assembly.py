@@ -6,22 +6,30 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from uuid import UUID
 
 import httpx
 
 from flowserver.accounts import Accounts
 from flowserver.db import Pool, make_pool, migrate
+from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
 from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.feeds import Feeds
 from flowserver.outbound import outbound_client
+from flowserver.reconciler import Reconciler
 from flowserver.runs import Runs
 from flowserver.settings import Settings
+from flowserver.signals import Kind, Signals
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from nodes import registry
 from nodes.contract import ModelDefaults
+
+Role: TypeAlias = Literal["worker", "own", "none"]
+"""Which runs a process executes: those of the queue too, only those that it starts itself, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +43,15 @@ class Flowserver:
     workflows: Workflows
     runs: Runs
     feeds: Feeds
+    worker: str
+    """Under which name this process holds runs."""
     new_key: str | None
     """The API key that was made just now: the one time that it is told."""
 
 
 @asynccontextmanager
-async def assemble(settings: Settings, dsn: str, *, takes_over: bool = True) -> AsyncIterator[Flowserver]:
+async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> AsyncIterator[Flowserver]:
     """Bring the database up to date and start; stop in good order at the end.
-
-    With `takes_over` it executes every run that waits, not only those started here.
 
     Raises:
         Unavailable: The database, or a setting, cannot be used.
@@ -55,25 +63,44 @@ async def assemble(settings: Settings, dsn: str, *, takes_over: bool = True) -> 
         pool = await stack.enter_async_context(make_pool(dsn))
         http = await stack.enter_async_context(_way_out(allowed))
         accounts = Accounts(pool)
-        new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=takes_over)
-        feeds = Feeds()
+        new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=role != "own")
+        signals = Signals(dsn, pool)
+        feeds = Feeds(lambda run: signals.tell("events", run))
         workflows = Workflows(pool, compiler)
         models = ModelDefaults(settings.openai_base_url, settings.openai_api_key)
-        resources = Resources(pool, feeds, workflows, http, models)
+        resources = Resources(pool, feeds, signals, workflows, http, models)
         executor = Executor(
             resources,
             dsn,
             lease=settings.lease_seconds,
             max_runs=settings.max_runs,
-            takes_over=takes_over,
+            executes=role != "none",
         )
         runs = Runs(resources, executor, settings.max_attempts)
+
+        def heard(kind: Kind, run: UUID) -> None:
+            if kind == "events":
+                feeds.wake(run)
+            else:
+                executor.cancel(run)
+
+        signals.start(heard, feeds.wake_all)
         executor.start()
+        dispatcher = Dispatcher(dsn, settings.max_runs, executor.execute)
+        reconciler = Reconciler(resources)
+        if role == "worker":
+            dispatcher.start()
+            reconciler.start()
         try:
-            yield Flowserver(settings, pool, compiler, accounts, workflows, runs, feeds, new_key)
+            yield Flowserver(
+                settings, pool, compiler, accounts, workflows, runs, feeds, executor.worker, new_key
+            )
         finally:
             feeds.close()
+            await dispatcher.stop()
+            await reconciler.stop()
             await executor.stop(settings.grace_seconds)
+            await signals.stop()
 
 
 def _way_out(allowed: list[str]) -> httpx.AsyncClient:

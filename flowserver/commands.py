@@ -31,6 +31,8 @@ from graphs.summary import summary
 from graphs.svg import svg
 from nodes import registry
 
+TURN = 0.5
+"""Seconds between two looks whether it is the run's turn."""
 OK, FAILED, REFUSED, WAITING = 0, 1, 2, 3
 
 
@@ -144,16 +146,18 @@ def _value(given: str | None) -> Any:
 async def _run(
     settings: Settings, dsn: str, flow_data: Any, given: Any, session: str | None, stream: bool, as_json: bool
 ) -> int:
-    async with assemble(settings, dsn, takes_over=False) as flowserver:
+    async with assemble(settings, dsn, role="own") as flowserver:
         compiled, whole = await flowserver.workflows.drawn(DEFAULT_ORG, flow_data)
         for warning in compiled.warnings:
             print(warning, file=sys.stderr)
         start = Start(compiled=compiled, flow_data=whole, input=given, session_id=session, kind="cli")
-        id = await flowserver.runs.start(DEFAULT_ORG, start)
+        id = (await flowserver.runs.start(DEFAULT_ORG, start)).id
         following = asyncio.create_task(_follow(flowserver, id, stream, as_json))
         try:
             # A task of its own, for the `wait_for` of Python 3.11 that it sits in may swallow Ctrl-C.
-            await asyncio.wait([following])
+            while not following.done():
+                await asyncio.wait([following], timeout=TURN)
+                await flowserver.runs.take_up(id)  # once the runs before it in its session have ended
             ended = following.result()
         except BaseException:
             following.cancel()
@@ -202,10 +206,8 @@ async def _answered(flowserver: Flowserver, waiting: RunView) -> bool:
         except Conflict as exc:  # answered elsewhere in the meantime, or too late
             _say(str(exc))
             await expire(flowserver.pool)
-            await flowserver.runs.take_up(waiting.id)
             return True
         else:
-            await flowserver.runs.take_up(waiting.id)
             return True
 
 

@@ -3,57 +3,107 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeAlias
+import os
+import select
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, BaseConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 import sql
 from flowserver.errors import Unavailable
-
-Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
+from flowserver.queue_schema import queue_migrations
 
 OLDEST = 150000
 """Postgres 15: the first with what our queries and pgvector's indexes need."""
 
+PATIENCE: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,
+}
+"""How a connection finds out that the other side is gone without a word."""
+
+MOST_HELD = 20.0
+"""Seconds for which a connection of the pool may be held; nothing else is awaited meanwhile, so a longer time
+means that the database does not answer."""
+
 _LOCK = 7_231_001
+
+
+class Pool(AsyncConnectionPool[AsyncConnection[DictRow]]):
+    """The process's connections. One that is held too long is hung up: whoever waits on it gets an error."""
+
+    @asynccontextmanager
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[DictRow]]:  # noqa: ASYNC109  psycopg's
+        async with super().connection(timeout) as conn:
+            too_long = asyncio.get_running_loop().call_later(MOST_HELD, hang_up, conn)
+            try:
+                yield conn
+            finally:
+                too_long.cancel()
 
 
 def make_pool(dsn: str, size: int = 16) -> Pool:
     """A pool that is not open yet. It fails fast: better a 503 than a client that waits for half a minute."""
-    return AsyncConnectionPool(
+    return Pool(
         dsn,
-        kwargs={"autocommit": True, "row_factory": dict_row},
+        kwargs={"autocommit": True, "row_factory": dict_row, **PATIENCE},
         min_size=2,
         max_size=size,
-        timeout=5,
+        timeout=3,
         max_waiting=1000,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         open=False,
         connection_class=AsyncConnection[DictRow],
     )
 
 
+async def _check(conn: AsyncConnection[DictRow]) -> None:
+    """Refuse a connection that the server has closed: it has said so, which costs no round trip to see."""
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(conn)
+
+
+def hang_up(conn: BaseConnection[Any]) -> None:
+    """End a connection from outside: whatever waits for an answer on it is told that there will be none."""
+    if conn.closed:
+        return
+    with socket.socket(fileno=os.dup(conn.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
 async def migrate(dsn: str) -> None:
-    """Apply every migration that this database has not seen, also LangGraph's; replicas may do it at once.
+    """Apply every migration that this database has not seen, also LangGraph's and Procrastinate's.
+
+    Replicas may do it at once.
 
     Raises:
         Unavailable: The server cannot be reached, is too old, or has no pgvector.
     """
     try:
-        conn = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
+        conn = await AsyncConnection.connect(
+            dsn, autocommit=True, row_factory=dict_row, **PATIENCE | {"connect_timeout": 10}
+        )
     except psycopg.OperationalError as exc:
         raise Unavailable(f"Postgres cannot be reached: {str(exc).strip().splitlines()[0]}") from None
     async with conn:
         await _suitable(conn)
         await _locked(conn)
         try:
-            await _apply(conn)
             # It creates indexes concurrently, which a waiting lock would deadlock with: hence the polled one.
             await AsyncPostgresSaver(conn).setup()
+            await _apply(conn)
         finally:
             await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
@@ -81,7 +131,7 @@ async def _apply(conn: AsyncConnection[DictRow]) -> None:
     await conn.execute("CREATE TABLE IF NOT EXISTS migration (name text PRIMARY KEY)")
     rows = await (await conn.execute("SELECT name FROM migration")).fetchall()
     seen = {row["name"] for row in rows}
-    for name, text in sql.migrations():
+    for name, text in (*queue_migrations(seen), *sql.migrations()):
         if name not in seen:
             async with conn.transaction():
                 try:

@@ -5,6 +5,7 @@ What the server refuses on purpose:
   - NotFound            no such thing, or somebody else's
   - NotAuthenticated    no key, or a wrong one
   - BadRequest          the request does not fit: what, where, what is allowed
+    - KeyReused         its idempotency key belongs to another request
   - Conflict            it does not fit the state of things
     - RevisionConflict  the workflow has been changed in between
     - NotOpen           the question is not open (any more)
@@ -50,6 +51,17 @@ class BadRequest(FlowserverError):
     """The request does not fit; the message says what was found and what is allowed."""
 
     code = "bad_request"
+
+
+class KeyReused(BadRequest):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the Idempotency-Key {key!r} was used for a request with another body; take a new one"
+        )
 
 
 class Conflict(FlowserverError):

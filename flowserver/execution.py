@@ -32,6 +32,7 @@ from flowserver.large_values import RunValues
 from flowserver.questions import CancelWished, ask
 from flowserver.recorder import Recorder
 from flowserver.saver import MARK, FencedSaver
+from flowserver.signals import Signals
 from flowserver.workflows import Workflows, json
 from graphs.build import ENOUGH
 from graphs.compile import Compiled
@@ -80,6 +81,7 @@ class Resources:
 
     pool: Pool
     feeds: Feeds
+    signals: Signals
     workflows: Workflows
     http: httpx.AsyncClient
     models: ModelDefaults

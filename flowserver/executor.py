@@ -1,4 +1,4 @@
-"""Executes runs in this process: those launched here, and those that wait or that a dead process left."""
+"""Executes runs in this process: those launched here, and those that a job of the queue brings."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
 from flowserver.events import FINAL, encode
 from flowserver.execution import Claim, Execution, Resources
 from flowserver.leases import Leases
-from flowserver.questions import BATCH, expire
 from flowserver.workflows import json
 from graphs.compile import Compiled
 
 _QUERIES = sql.queries("runs")
-_CLAIM_NEXT = _QUERIES["claim_next"]
-_ABANDONED = _QUERIES["abandoned"]
+_CLAIM = _QUERIES["claim"]
 _END_UNHELD = _QUERIES["end_unheld"]
-
-LOOK = 2.0
-"""Seconds between two looks for runs that nobody executes."""
+_DEFER = _QUERIES["defer"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,18 +33,19 @@ class Executor:
     """The executions of this process."""
 
     def __init__(
-        self, resources: Resources, dsn: str, *, lease: float, max_runs: int, takes_over: bool = True
+        self, resources: Resources, dsn: str, *, lease: float, max_runs: int, executes: bool = True
     ) -> None:
-        """`takes_over`: look for runs of others too, not only execute what is launched here."""
+        """`executes`: whether this process executes runs at all."""
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
         self.lease = timedelta(seconds=lease)
         self._with = resources
         self._max_runs = max_runs
-        self._takes_over = takes_over
+        self._executes = executes
         self._running: dict[UUID, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._looker: asyncio.Task[None] | None = None
+        self._taking: set[asyncio.Task[asyncio.Task[None] | None]] = set()
+        self._freed = asyncio.Event()
+        self._watchdog: asyncio.Task[None] | None = None
         self._stopping = False
         loop = asyncio.get_running_loop()
         self._leases = Leases(
@@ -61,14 +57,14 @@ class Executor:
 
     @property
     def has_room(self) -> bool:
-        return not self._stopping and len(self._running) < self._max_runs
+        return self._executes and not self._stopping and len(self._running) < self._max_runs
 
     def start(self) -> None:
-        self._leases.start()
-        if self._takes_over:
-            self._looker = asyncio.create_task(self._look())
+        if self._executes:
+            self._leases.start()
+            self._watchdog = asyncio.create_task(self._watch())
 
-    def launch(self, claim: Claim, compiled: Compiled | None = None) -> None:
+    def launch(self, claim: Claim, compiled: Compiled | None = None) -> asyncio.Task[None]:
         """Execute a run that has been claimed for this process."""
         execution = Execution(claim, self._with, compiled)
         self._running[claim.id] = execution
@@ -76,10 +72,27 @@ class Executor:
         task = asyncio.create_task(execution.go(), name=f"run {claim.id}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(execution, done))
+        return task
 
-    def wake(self) -> None:
-        """Look at once: there is a run to be claimed."""
-        self._wake.set()
+    async def execute(self, run: UUID) -> None:
+        """Drive `run` as far as it goes, once there is room; return at once if it is not to be claimed."""
+        while not self.has_room:
+            if self._stopping:  # whoever else there is shall take it
+                async with self._with.pool.connection() as conn:
+                    await conn.execute(_DEFER, {"run": run})
+                return
+            self._freed.clear()
+            await self._freed.wait()
+        # The claim is not broken off with the job: a run that was claimed must be executed.
+        taking = asyncio.create_task(self._take(run))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        if (task := await asyncio.shield(taking)) is not None:
+            await asyncio.wait([task])
+
+    async def claim(self, run: UUID) -> bool:
+        """Take up a run that nobody executes, if there is room; whether it is executed here now."""
+        return self.has_room and await self._take(run) is not None
 
     def cancel(self, run: UUID) -> bool:
         """Cancel `run` if it is executed here."""
@@ -88,10 +101,8 @@ class Executor:
     async def stop(self, grace: float) -> None:
         """Claim no more, let running steps end for `grace` seconds, then hand the rest back to the queue."""
         self._stopping = True
-        if self._looker is not None:
-            self._looker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._looker
+        self._freed.set()
+        await asyncio.gather(*self._taking, return_exceptions=True)
         for execution in self._running.values():
             execution.drain()
         if self._tasks:
@@ -100,20 +111,18 @@ class Executor:
             execution.stop("drained")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
-        self._leases.stop()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._leases.stop()
 
-    async def take_next(self, run: UUID | None = None) -> bool:
-        """Claim and launch the oldest run that nobody executes, or just `run`; whether there was one."""
+    async def _take(self, run: UUID) -> asyncio.Task[None] | None:
         values = {"lease": self.lease, "worker": self.worker, "id": run}
         async with self._with.pool.connection() as conn:
             try:
-                row = await (await conn.execute(_CLAIM_NEXT, values)).fetchone()
+                row = await (await conn.execute(_CLAIM, values)).fetchone()
             except psycopg.errors.UniqueViolation:
-                return False  # another process was first with a run of that thread
-        if row is None:
-            return False
-        self.launch(msgspec.convert(row, Claim))
-        return True
+                return None  # another process was first with a run of that thread
+        return self.launch(msgspec.convert(row, Claim)) if row is not None else None
 
     def _stop(self, run: UUID, why: Any) -> bool:
         execution = self._running.get(run)
@@ -129,33 +138,13 @@ class Executor:
             self._leases.drop(run)
         if not task.cancelled() and task.exception() is not None:
             logger.error("run %s: execution broke off", run, exc_info=task.exception())
-        self._wake.set()
+        self._freed.set()
 
-    async def _look(self) -> None:
+    async def _watch(self) -> None:
+        """Give up in time what the heartbeat, which may be stuck on a silent database, could not extend."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
-                    await self._wake.wait()
-            self._wake.clear()
-            try:
-                if await expire(self._with.pool) == BATCH:
-                    self._wake.set()  # there may be more
-                while self.has_room and await self.take_next():
-                    pass
-                await self._end_abandoned()
-            except (psycopg.Error, PoolTimeout, TooManyRequests) as exc:
-                logger.warning("no look for runs: %s", str(exc).strip() or type(exc).__name__)
-
-    async def _end_abandoned(self) -> None:
-        async with self._with.pool.connection() as conn:
-            rows = await (await conn.execute(_ABANDONED)).fetchall()
-        for row in rows:
-            if row["cancel_requested"]:
-                await end_unheld(self._with, row["id"], row["epoch"], "cancelled")
-            else:
-                message = "the processes that executed this run died; it is not tried again"
-                error = {"code": "worker_lost", "message": message}
-                await end_unheld(self._with, row["id"], row["epoch"], "failed", error)
+            await asyncio.sleep(self.lease.total_seconds() / 10)
+            self._leases.expire()
 
 
 async def end_unheld(
@@ -171,7 +160,10 @@ async def end_unheld(
         "data": encode({"error": error} if error else {}).decode(),
     }
     async with resources.pool.connection() as conn:
-        return await (await conn.execute(_END_UNHELD, values)).fetchone() is not None
+        ended = await (await conn.execute(_END_UNHELD, values)).fetchone() is not None
+    if ended:
+        resources.feeds.changed(run)
+    return ended
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, *values: Any) -> None:

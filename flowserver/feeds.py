@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -17,9 +17,11 @@ TAIL = 256
 class Feed:
     """The last committed events of one run, and a signal that there are more."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None] = lambda: None) -> None:
+        """`tell` lets other processes know that there are more."""
         self._tail: deque[Event] = deque(maxlen=TAIL)
         self._changed = asyncio.Event()
+        self._tell = tell
         self.users = 0
         self.is_live = False
         """Whether the run is executed here, so that nothing can happen that this feed does not tell."""
@@ -27,6 +29,7 @@ class Feed:
     def publish(self, events: Sequence[Event]) -> None:
         self._tail.extend(events)
         self.wake()
+        self._tell()
 
     def wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -46,14 +49,16 @@ class Feed:
 class Feeds:
     """The feeds of all runs that are executed or watched here."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[UUID], None] = lambda run: None) -> None:
+        """`tell` lets other processes know that a run has new events."""
         self._feeds: dict[UUID, Feed] = {}
+        self._tell = tell
         self.closed = False
 
     @contextmanager
     def join(self, run: UUID) -> Iterator[Feed]:
         """The feed of `run`, for as long as somebody uses it."""
-        feed = self._feeds.setdefault(run, Feed())
+        feed = self._feeds.setdefault(run, Feed(lambda: self._tell(run)))
         feed.users += 1
         try:
             yield feed
@@ -62,8 +67,22 @@ class Feeds:
             if not feed.users:
                 self._feeds.pop(run, None)
 
+    def wake(self, run: UUID) -> None:
+        """Let the watchers of `run` look: another process has written events of it."""
+        if (feed := self._feeds.get(run)) is not None:
+            feed.wake()
+
+    def wake_all(self) -> None:
+        """Let every watcher look."""
+        for feed in self._feeds.values():
+            feed.wake()
+
+    def changed(self, run: UUID) -> None:
+        """Let every watcher of `run` look, here and elsewhere: events of it were written without a feed."""
+        self.wake(run)
+        self._tell(run)
+
     def close(self) -> None:
         """Let every watcher leave: the process stops."""
         self.closed = True
-        for feed in self._feeds.values():
-            feed.wake()
+        self.wake_all()

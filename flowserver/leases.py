@@ -5,6 +5,7 @@ A blocked event loop does not stop it, and a stopped process does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -16,6 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 import sql
+from flowserver.db import PATIENCE, hang_up
 
 _EXTEND = sql.queries("runs")["extend_leases"]
 _TIMEOUT = "-c statement_timeout=5s"
@@ -37,6 +39,7 @@ class Leases:
         self._held: dict[UUID, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._conn: psycopg.Connection[dict[str, object]] | None = None
         self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
 
     def start(self) -> None:
@@ -55,27 +58,39 @@ class Leases:
         with self._lock:
             self._held.pop(run, None)
 
+    def expire(self) -> None:
+        """Give up what another process may have taken over by now; to be called from any thread.
+
+        A heartbeat that is stuck on a database which does not answer is freed.
+        """
+        with self._lock:
+            late = [(run, epoch) for run, (epoch, until) in self._held.items() if time.monotonic() > until]
+        for run, epoch in late:
+            self._give_up(run, epoch)
+        if late and (conn := self._conn) is not None:
+            with contextlib.suppress(OSError, psycopg.Error):  # it has been closed at this moment
+                hang_up(conn)
+
     def _beat(self) -> None:
-        conn: psycopg.Connection[dict[str, object]] | None = None
         pause = self.seconds / 4
         while not self._stopped.wait(pause):
             pause = self.seconds / 4
             if not self._held:
                 continue
             try:
-                if conn is None or conn.closed:
-                    conn = psycopg.connect(
-                        self._dsn, autocommit=True, row_factory=dict_row, connect_timeout=5, options=_TIMEOUT
+                if self._conn is None or self._conn.closed:
+                    self._conn = psycopg.connect(
+                        self._dsn, autocommit=True, row_factory=dict_row, options=_TIMEOUT, **PATIENCE
                     )
-                self._extend(conn)
+                self._extend(self._conn)
             except psycopg.Error as exc:
                 logger.warning("leases not extended: %s", str(exc).strip() or type(exc).__name__)
-                if conn is not None:
-                    conn.close()
-                self._expire()
+                if self._conn is not None:
+                    self._conn.close()
+                self.expire()
                 pause = self.seconds / 20
-        if conn is not None:
-            conn.close()
+        if self._conn is not None:
+            self._conn.close()
 
     def _extend(self, conn: psycopg.Connection[dict[str, object]]) -> None:
         with self._lock:
@@ -99,13 +114,6 @@ class Leases:
                     self._held[run] = (epoch, asked + self.seconds)
             if kept[run]:
                 self._cancel(run)
-
-    def _expire(self) -> None:
-        """Give up what another process may have taken over by now."""
-        with self._lock:
-            late = [(run, epoch) for run, (epoch, until) in self._held.items() if time.monotonic() > until]
-        for run, epoch in late:
-            self._give_up(run, epoch)
 
     def _give_up(self, run: UUID, epoch: int) -> None:
         with self._lock:

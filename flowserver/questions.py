@@ -20,6 +20,7 @@ from psycopg.rows import DictRow
 import sql
 from flowserver.db import Pool
 from flowserver.errors import BadRequest, Fenced, NotFound, NotOpen
+from flowserver.idempotency import Key, done_before
 from flowserver.ids import new_id
 from flowserver.journal import Journal
 from flowserver.workflows import json
@@ -72,21 +73,32 @@ async def ask(pool: Pool, journal: Journal, interrupts: Iterable[Interrupt]) -> 
     return None
 
 
-async def answer(pool: Pool, org: UUID, run: UUID, question_id: UUID | None, given: Any) -> None:
+async def answer(
+    pool: Pool, org: UUID, run: UUID, question_id: UUID | None, given: Any, key: Key | None = None
+) -> bool:
     """Answer a question of a run, which is queued again; without `question_id` the only open one.
+
+    Returns whether the same request, by its `key`, has done it before.
 
     Raises:
         NotFound: There is no such question.
         NotOpen: It was answered, has expired or no longer waits; also of two equal answers the second.
+        KeyReused: The key was used for another answer.
         BadRequest: The answer does not fit the question, or there are several and none is named.
     """
-    question = await _open_one(pool, org, run, question_id)
-    accepted = _accepted(question["question"], given)
-    values = {"id": question["id"], "runs": [run], "answer": json(accepted)}
     async with pool.connection() as conn, conn.transaction():
+        if key is not None and await done_before(conn, org, key, run) is not None:
+            return True
+        question = await _open_one(conn, org, run, question_id)
+        values = {
+            "id": question["id"],
+            "runs": [run],
+            "answer": json(_accepted(question["question"], given)),
+        }
         if await (await conn.execute(_ANSWER, values)).fetchone() is None:
             raise NotOpen(f"question {question['id']} was answered or expired a moment ago")
         await conn.execute(_REQUEUE, values)
+    return False
 
 
 async def expire(pool: Pool) -> int:
@@ -127,10 +139,11 @@ async def _not_held(conn: AsyncConnection[DictRow], journal: Journal) -> BaseExc
     return Fenced(f"run {journal.run} is no longer held under epoch {journal.epoch}")
 
 
-async def _open_one(pool: Pool, org: UUID, run: UUID, question_id: UUID | None) -> Mapping[str, Any]:
+async def _open_one(
+    conn: AsyncConnection[DictRow], org: UUID, run: UUID, question_id: UUID | None
+) -> Mapping[str, Any]:
     values = {"org": org, "run": run, "id": question_id}
-    async with pool.connection() as conn:
-        rows = await (await conn.execute(_FIND, values)).fetchall()
+    rows = await (await conn.execute(_FIND, values)).fetchall()
     open_ = [row for row in rows if row["status"] == "open"]
     if len(open_) == 1:
         return open_[0]

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
+from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 
@@ -21,6 +22,7 @@ from flowserver.errors import BadRequest, NotFound, RunEnded, ThreadBusy
 from flowserver.events import FINAL, Event, encode
 from flowserver.execution import Claim, Resources
 from flowserver.executor import Executor, end_unheld
+from flowserver.idempotency import Key, done_before
 from flowserver.ids import new_id
 from flowserver.journal import read, watch
 from flowserver.marks import marks_of
@@ -34,6 +36,7 @@ from graphs.values import UnsafeValue, clean
 _QUERIES = sql.queries("runs")
 _INSERT = _QUERIES["insert_run"]
 _THREAD_RUN = _QUERIES["thread_run"]
+_SUPERSEDE = _QUERIES["supersede"]
 _WISH_CANCEL = _QUERIES["wish_cancel"]
 _GET = _QUERIES["get_run"]
 _LIST = _QUERIES["list_runs"]
@@ -42,7 +45,9 @@ _PAST = _QUERIES["past_events"]
 MAX_SESSION_ID = 200
 
 Status: TypeAlias = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
-OnBusy: TypeAlias = Literal["enqueue", "reject"]
+OnBusy: TypeAlias = Literal["enqueue", "reject", "interrupt", "rollback"]
+"""What a new run does while another one of its session is not done: it waits for it, is refused, takes its
+place, or takes its place and undoes what it has stored."""
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +97,15 @@ class Start:
     on_busy: OnBusy = "enqueue"
     now: bool = True
     """Execute it here and now, if there is room, as somebody waits for it."""
+    key: Key | None = None
+    """What the client calls this request, which it may send again."""
+
+
+class Started(NamedTuple):
+    """A run that has been started, now or when the same request came before."""
+
+    id: UUID
+    is_replay: bool = False
 
 
 class Runs:
@@ -102,11 +116,12 @@ class Runs:
         self._executor = executor
         self._max_attempts = max_attempts
 
-    async def start(self, org: UUID, start: Start) -> UUID:
-        """Make a run of `start` and see to its execution; return its id.
+    async def start(self, org: UUID, start: Start) -> Started:
+        """Make a run of `start` and see to its execution. With a key that was used, that run is meant again.
 
         Raises:
             BadRequest: The trigger, the session id or the input cannot be used.
+            KeyReused: The key was used for another request.
             ThreadBusy: The session has an open run that this one may not wait for.
         """
         values = _row(org, start) | {
@@ -116,24 +131,34 @@ class Runs:
             "worker": self._executor.worker,
         }
         try:
-            row = await self._insert(org, start, values)
+            made = await self._insert(org, start, values)
         except UniqueViolation:  # another run of the session began at this very moment: this one waits
-            row = await self._insert(org, start, values | {"claim": False})
-        if row["status"] == "running":
-            self._executor.launch(msgspec.convert(row, Claim), start.compiled)
-        else:
-            self._executor.wake()
-        return values["id"]  # type: ignore[no-any-return]
+            made = await self._insert(org, start, values | {"claim": False})
+        if isinstance(made, UUID):
+            return Started(made, is_replay=True)
+        if made["status"] == "running":
+            self._executor.launch(msgspec.convert(made, Claim), start.compiled)
+        return Started(values["id"])
 
-    async def _insert(self, org: UUID, start: Start, values: Mapping[str, Any]) -> DictRow:
-        async with self._with.pool.connection() as conn, conn.transaction():
-            if start.session_id is not None:
-                found = await (await conn.execute(_THREAD_RUN, values)).fetchone()
-                if found and (start.on_busy == "reject" or found["status"] == "waiting"):
-                    raise ThreadBusy(found["id"], found["status"])
-            if start.flow_data is not None:
-                await keep_version(conn, org, start.compiled.version, start.flow_data)
-            return row_of(await (await conn.execute(_INSERT, values)).fetchone())
+    async def _insert(self, org: UUID, start: Start, values: Mapping[str, Any]) -> DictRow | UUID:
+        """The row of the new run, or the id of that which the same request has made before."""
+        superseded: list[DictRow] = []
+        async with self._with.pool.connection() as conn:
+            if start.key is None and start.session_id is None and start.flow_data is None:
+                return row_of(await (await conn.execute(_INSERT, values)).fetchone())
+            async with conn.transaction():
+                if start.key is not None:
+                    before = await done_before(conn, org, start.key, values["id"])
+                    if before is not None:
+                        return before
+                if start.session_id is not None:
+                    superseded = await _make_room(conn, start, values)
+                if start.flow_data is not None:
+                    await keep_version(conn, org, start.compiled.version, start.flow_data)
+                made = row_of(await (await conn.execute(_INSERT, values)).fetchone())
+        for row in superseded:
+            await self._end_wished(row)
+        return made
 
     async def get(self, org: UUID, id: UUID) -> RunView:
         """Read a run.
@@ -181,22 +206,28 @@ class Runs:
             rows = await (await conn.execute(_LIST, values)).fetchall()
         return [_view(row) for row in rows]
 
-    async def resume(self, org: UUID, id: UUID, question_id: UUID | None, given: Any) -> RunView:
+    async def resume(
+        self, org: UUID, id: UUID, question_id: UUID | None, given: Any, key: Key | None = None
+    ) -> tuple[RunView, bool]:
         """Answer a question of a run, which then goes on; without `question_id` the only open one.
+
+        Returns the run, and whether this was done when the same request, by its key, came before.
 
         Raises:
             NotFound: No such run or question in `org`.
             NotOpen: It has been answered, or no longer waits; also of two equal answers the second.
+            KeyReused: The key was used for another answer.
             BadRequest: The answer does not fit the question, or there are several and none is named.
         """
         await self.get(org, id)
-        await answer(self._with.pool, org, id, question_id, given)
-        self._executor.wake()
-        return await self.get(org, id)
+        is_replay = await answer(self._with.pool, org, id, question_id, given, key)
+        if not is_replay:
+            await self._executor.claim(id)  # sooner than by the job that the answer has made
+        return await self.get(org, id), is_replay
 
     async def take_up(self, id: UUID) -> bool:
         """Execute a queued run here, if nobody has claimed it yet; whether it was free."""
-        return await self._executor.take_next(id)
+        return await self._executor.claim(id)
 
     async def cancel(self, org: UUID, id: UUID) -> RunView:
         """Cancel a run: at once if nobody executes it, else as soon as its process hears of it.
@@ -212,12 +243,15 @@ class Runs:
             if found.status == "cancelled":
                 return found
             raise RunEnded(id, found.status)
-        if row["status"] == "running":
-            self._executor.cancel(id)
-        else:
-            await end_unheld(self._with, id, row["epoch"], "cancelled")
-            self._executor.wake()
+        await self._end_wished({**row, "id": id})
         return await self.get(org, id)
+
+    async def _end_wished(self, row: Mapping[str, Any]) -> None:
+        """See to it that a run ends whose cancelling has been wished for."""
+        if row["status"] != "running":
+            await end_unheld(self._with, row["id"], row["epoch"], "cancelled")
+        elif not self._executor.cancel(row["id"]):
+            self._with.signals.tell("cancel", row["id"])
 
     async def wait(self, org: UUID, id: UUID, seconds: float) -> RunView:
         """The run when it has ended or asks something, or as it is after `seconds`."""
@@ -234,6 +268,19 @@ class Runs:
     def watch(self, id: UUID, after: int) -> AsyncIterator[list[Event]]:
         """The events of a run after number `after`, as they come; see `flowserver.journal.watch`."""
         return watch(self._with.pool, self._with.feeds, id, after)
+
+
+async def _make_room(
+    conn: AsyncConnection[DictRow], start: Start, values: Mapping[str, Any]
+) -> list[DictRow]:
+    """Do with the open runs of the session as the new one wishes; return those to be cancelled."""
+    if start.on_busy in ("interrupt", "rollback"):
+        rows = {"thread_id": values["thread_id"], "rolls_back": start.on_busy == "rollback"}
+        return await (await conn.execute(_SUPERSEDE, rows)).fetchall()
+    found = await (await conn.execute(_THREAD_RUN, values)).fetchone()
+    if found and (start.on_busy == "reject" or found["status"] == "waiting"):
+        raise ThreadBusy(found["id"], found["status"])
+    return []
 
 
 def thread_of(org: UUID, start: Start, run: UUID) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import uvicorn
     from litestar import Litestar
 
-    from flowserver.assembly import Flowserver
+    from flowserver.assembly import Flowserver, Role
 
 PORTS = 50
 """How many ports, from the wanted one on, are tried."""
@@ -29,13 +29,9 @@ PORTS = 50
 logger = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, examples: Path | None, demo: str | None) -> int:
-    """Serve until SIGINT or SIGTERM; return the exit status."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for talkative in ("httpx", "uvicorn.error"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+def serve(settings: Settings, examples: Path | None, demo: str | None, *, worker: bool = True) -> int:
+    """Serve until SIGINT or SIGTERM, with a worker inside unless told otherwise; return the exit status."""
+    set_up_log(settings)
     # The imports below take longer than Postgres needs to start, so they run side by side.
     warming = threading.Thread(target=_import_application, daemon=True)
     warming.start()
@@ -44,10 +40,19 @@ def serve(settings: Settings, examples: Path | None, demo: str | None) -> int:
     try:
         with database(settings) as dsn:
             warming.join()
-            return _serve(settings, dsn, examples, demo)
+            return _serve(settings, dsn, examples, demo, "worker" if worker else "none")
     except Unavailable as exc:
         print(f"flowserver: {exc}", file=sys.stderr)
         return 1
+
+
+def set_up_log(settings: Settings) -> None:
+    """Log to standard error, and leave out what libraries tell of their daily work."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for talkative in ("httpx", "uvicorn.error", "procrastinate"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def _import_application() -> None:
@@ -56,11 +61,11 @@ def _import_application() -> None:
     import flowserver.app  # noqa: F401, PLC0415
 
 
-def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None) -> int:
+def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None, role: Role) -> int:
     from flowserver.app import create_app  # noqa: PLC0415
 
     with listen(settings.host, settings.port) as listening:
-        app = create_app(settings, dsn)
+        app = create_app(settings, dsn, role=role)
         ready = asyncio.Event()
         server = _server(app, ready)
 
@@ -74,11 +79,11 @@ def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None
                 greeting.cancel()
                 await asyncio.wait([greeting])
 
-        _run(go())
+        run(go())
     return 0 if server.started else 1
 
 
-def _run(going: Coroutine[Any, Any, None]) -> None:
+def run(going: Coroutine[Any, Any, None]) -> None:
     """Run to the end, or until cancelled because it was stopped before it had started."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner, contextlib.suppress(asyncio.CancelledError):
         try:

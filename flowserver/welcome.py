@@ -86,7 +86,7 @@ async def _demonstrate(flowserver: Flowserver, workflow: Workflow, url: str, key
         print(exc)
         return
     start = Start(compiled=compiled, workflow_id=workflow.id, input=given, kind="demo")
-    run = await flowserver.runs.start(DEFAULT_ORG, start)
+    run = (await flowserver.runs.start(DEFAULT_ORG, start)).id
     async for events in flowserver.runs.watch(run, 0):
         for event in events:
             print(show(event), flush=True)

@@ -21,6 +21,13 @@ WITH thread AS (
 )
 SELECT made.*, event.at AS created_event_at FROM made, event;
 
+-- supersede --
+-- The open runs of a thread, which are to make room for a new one.
+UPDATE run
+   SET cancel_requested = true, rolls_back = %(rolls_back)s
+ WHERE thread_id = %(thread_id)s AND status IN ('queued', 'running', 'waiting')
+RETURNING id, status, epoch;
+
 -- thread_run --
 -- The open run of a thread that a new one would have to wait for.
 SELECT id, status FROM run
@@ -28,33 +35,63 @@ SELECT id, status FROM run
  ORDER BY created_at, id
  LIMIT 1;
 
--- claim_next --
--- The oldest run that nobody executes: queued, or left by a process whose lease ran out.
+-- claim --
+-- Take up a run that nobody executes: queued, or left by a process whose lease ran out. One of a thread waits until
+-- those before it have ended.
 UPDATE run
    SET status = 'running', active = true, epoch = epoch + 1, attempt = attempt + 1,
        lease_until = now() + %(lease)s::interval, worker = %(worker)s, started_at = coalesce(started_at, now())
  WHERE id = (
     SELECT id
       FROM run AS candidate
-     WHERE (status = 'queued' OR (status = 'running' AND lease_until < now()))
+     WHERE id = %(id)s
+       AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
        AND attempt < max_attempts
        AND NOT cancel_requested
-       AND (%(id)s::uuid IS NULL OR id = %(id)s::uuid)
-       AND (active OR NOT EXISTS (
+       AND (active OR session_id IS NULL OR NOT EXISTS (
             SELECT 1 FROM run AS other
              WHERE other.thread_id = candidate.thread_id AND other.id <> candidate.id
                AND (other.active OR (other.status = 'queued' AND (other.created_at, other.id)
                                                                < (candidate.created_at, candidate.id)))))
-     ORDER BY created_at, id
-     LIMIT 1
        FOR UPDATE SKIP LOCKED)
 RETURNING *;
+
+-- defer_left --
+-- A job for each run that could be claimed and has none: its process died, or the job got lost.
+SELECT defer_run(id)
+  FROM (SELECT id
+          FROM run AS candidate
+         WHERE (status = 'queued' OR (status = 'running' AND lease_until < now()))
+           AND attempt < max_attempts
+           AND NOT cancel_requested
+           AND (active OR session_id IS NULL OR NOT EXISTS (
+                SELECT 1 FROM run AS other
+                 WHERE other.thread_id = candidate.thread_id AND other.id <> candidate.id
+                   AND (other.active OR (other.status = 'queued' AND (other.created_at, other.id)
+                                                                   < (candidate.created_at, candidate.id)))))
+           AND NOT EXISTS (
+                SELECT 1 FROM procrastinate_jobs WHERE status = 'todo' AND args->>'run' = candidate.id::text)
+         ORDER BY created_at, id
+         LIMIT 100
+           FOR UPDATE SKIP LOCKED) AS left_behind;
+
+-- defer --
+SELECT defer_run(%(run)s);
+
+-- forget_jobs --
+-- Jobs that a dead worker had, or whose end a live one could not report: what became of their runs is in the runs.
+DELETE FROM procrastinate_jobs AS job
+ WHERE status = 'doing'
+   AND (NOT EXISTS (SELECT 1 FROM procrastinate_workers AS worker
+                     WHERE worker.id = job.worker_id AND last_heartbeat > now() - interval '1 minute')
+        OR EXISTS (SELECT 1 FROM run WHERE run.id::text = job.args->>'run'
+                                       AND finished_at < now() - interval '1 minute'));
 
 -- abandoned --
 -- Runs that no claim may take up again: out of attempts, or to be cancelled, with nobody at work on them.
 SELECT id, epoch, cancel_requested
   FROM run
- WHERE ((status = 'running' AND lease_until < now()) OR (status = 'queued' AND cancel_requested))
+ WHERE ((status = 'running' AND lease_until < now()) OR (status IN ('queued', 'waiting') AND cancel_requested))
    AND (cancel_requested OR attempt >= max_attempts)
  LIMIT 100;
 

@@ -11,12 +11,20 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from flowserver.http.bodies import MAX_PAGE, Answer, Page, RunDrawing, RunSaved, RunWorkflow, cursor
 from flowserver.http.streams import event_stream, position
+from flowserver.idempotency import Key
 from flowserver.runs import Runs, RunView, Start, Status
 from flowserver.workflows import Workflows
 from graphs.compile import Compiled
 
 Timeout = Annotated[float, QueryParameter(gt=0, le=3600, description="Seconds to wait before answering 202.")]
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(name="Idempotency-Key", description="Sent again with it, a request is not done again."),
+]
 LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID")]
+
+
+_REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 class StartController(Controller):
@@ -33,10 +41,12 @@ class StartController(Controller):
         workflows: NamedDependency[Workflows],
         runs: NamedDependency[Runs],
         timeout: Timeout = 60,  # noqa: ASYNC109  the name that callers write
+        idempotency_key: IdempotencyKey = None,
     ) -> Response[Any]:
         """Run a saved workflow: wait for the result, stream the events, or just start it."""
         compiled, keeps = await workflows.runnable(org, id, data.version)
-        start = _start(data, compiled, workflow_id=id, flow_data=keeps)
+        key = await _key(request, idempotency_key)
+        start = _start(data, compiled, workflow_id=id, flow_data=keeps, key=key)
         return await _started(request, runs, org, start, data, timeout)
 
     @post("/runs", status_code=200)
@@ -48,10 +58,12 @@ class StartController(Controller):
         workflows: NamedDependency[Workflows],
         runs: NamedDependency[Runs],
         timeout: Timeout = 60,  # noqa: ASYNC109
+        idempotency_key: IdempotencyKey = None,
     ) -> Response[Any]:
         """Run a drawing that is not saved."""
         compiled, whole = await workflows.drawn(org, data.flow_data)
-        start = _start(data, compiled, flow_data=whole)
+        key = await _key(request, idempotency_key)
+        start = _start(data, compiled, flow_data=whole, key=key)
         return await _started(request, runs, org, start, data, timeout)
 
 
@@ -108,18 +120,22 @@ class RunController(Controller):
             return Response(Page([event.body for event in found[:limit]], following))
         if run.is_over and seq >= run.last_seq:
             return Response(None, status_code=204)  # tells an EventSource to stop coming back
-        return event_stream(runs, org, id, seq)
+        return event_stream(runs, org, id, seq, {"Location": f"/api/v1/runs/{id}"})
 
     @post("/{id:uuid}/resume", status_code=202)
     async def resume(
         self,
         id: FromPath[UUID],
         data: JSONBody[Answer],
+        request: Request[UUID, None, Any],
         org: NamedDependency[UUID],
         runs: NamedDependency[Runs],
-    ) -> RunView:
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[RunView]:
         """Answer the question that a run waits for."""
-        return await runs.resume(org, id, data.question_id, data.answer)
+        key = await _key(request, idempotency_key)
+        run, is_replay = await runs.resume(org, id, data.question_id, data.answer, key)
+        return Response(run, status_code=202, headers=_REPLAYED if is_replay else {})
 
     @post("/{id:uuid}/cancel", status_code=202)
     async def cancel(
@@ -146,14 +162,18 @@ def _start(data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
 async def _started(
     request: Request[UUID, None, Any], runs: Runs, org: UUID, start: Start, data: RunWorkflow, seconds: float
 ) -> Response[Any]:
-    id = await runs.start(org, start)
-    location = {"Location": f"/api/v1/runs/{id}"}
+    id, is_replay = await runs.start(org, start)
+    headers = {"Location": f"/api/v1/runs/{id}"} | (_REPLAYED if is_replay else {})
     if data.mode == "background":
-        return Response(await runs.get(org, id), status_code=202, headers=location)
+        return Response(await runs.get(org, id), status_code=202, headers=headers)
     if data.mode == "stream" or _wants(request, "text/event-stream"):
-        return event_stream(runs, org, id, 0, cancels=data.on_disconnect == "cancel")
+        return event_stream(runs, org, id, 0, headers, cancels=data.on_disconnect == "cancel")
     run = await runs.wait(org, id, seconds)
-    return Response(run, status_code=200 if run.is_over else 202, headers=location)
+    return Response(run, status_code=200 if run.is_over else 202, headers=headers)
+
+
+async def _key(request: Request[UUID, None, Any], key: str | None) -> Key | None:
+    return Key.of(f"{request.method} {request.url.path}", key, await request.body())
 
 
 def _wants(request: Request[UUID, None, Any], kind: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from uuid import UUID
 
 from litestar.exceptions import ClientException
@@ -21,9 +21,11 @@ _BIGGEST = 2**63 - 1
 _leaving: set[asyncio.Task[None]] = set()
 
 
-def event_stream(runs: Runs, org: UUID, run: UUID, after: int, *, cancels: bool = False) -> Stream:
+def event_stream(
+    runs: Runs, org: UUID, run: UUID, after: int, headers: Mapping[str, str], *, cancels: bool = False
+) -> Stream:
     """The events of `run` after number `after`; with `cancels` the run ends when the client leaves."""
-    headers = HEADERS | {"Location": f"/api/v1/runs/{run}", "X-Run-Id": str(run)}
+    headers = {**HEADERS, **headers, "X-Run-Id": str(run)}
     return Stream(_frames(runs, org, run, after, cancels), media_type="text/event-stream", headers=headers)
 
 

@@ -633,10 +633,9 @@ def test_migrate_brings_an_empty_database_up_to_date_once(
         first, second = quiet("migrate"), quiet("migrate")
 
         with psycopg.connect(dsn) as conn:
-            applied = conn.execute("SELECT count(*), count(DISTINCT name) FROM migration").fetchone()
-    files = len(list((ROOT / "sql" / "migrations").glob("*.sql")))
+            applied = {row[0] for row in conn.execute("SELECT name FROM migration")}
     assert first == second == Ended(0, "the database is up to date\n", "")
-    assert applied == (files, files)
+    assert applied >= {file.name for file in (ROOT / "sql" / "migrations").glob("*.sql")}
 
 
 @pytest.mark.parametrize("command", [("migrate",), ("run", HELLO)], ids=lambda c: c[0])

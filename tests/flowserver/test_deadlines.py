@@ -122,7 +122,7 @@ async def looked(client: Client) -> None:
 @pytest.fixture
 def idle(settings: Settings, dsn: str) -> Idle:
     """A server that looks after nothing but what is launched there."""
-    return serving(create_app(settings, dsn, takes_over=False))
+    return serving(create_app(settings, dsn, role="own"))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ async def test_answers_and_looks_at_the_same_moment_settle_every_question_once(i
     assert set(codes) <= {202, 409}
     assert sum(expired) == codes.count(409)
     assert sorted(await statuses(dsn)) == ["answered"] * codes.count(202) + ["expired"] * codes.count(409)
-    assert {each["status"] for each in runs} == {"queued"}
+    assert {each["status"] for each in runs} <= {"queued", "running", "succeeded"}
 
 
 async def test_processes_that_look_at_once_share_more_than_one_takes(idle: Idle, dsn: str) -> None:

@@ -70,7 +70,8 @@ def schema(dsn: str) -> list[tuple[Any, ...]]:
 
 def applied(dsn: str) -> list[str]:
     with psycopg.connect(dsn) as conn:
-        return [row[0] for row in conn.execute("SELECT name FROM migration ORDER BY name")]
+        ours = "SELECT name FROM migration WHERE name NOT LIKE 'procrastinate %' ORDER BY name"
+        return [row[0] for row in conn.execute(ours)]
 
 
 async def test_migrations_applied_twice_change_nothing(dsn: str) -> None:

@@ -1,0 +1,2 @@
+-- notify --
+SELECT pg_notify('flowserver', payload) FROM unnest(%(payloads)s::text[]) AS payload;
