@@ -23,6 +23,7 @@ from langgraph.types import Command
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
+from flowserver.checkpoints import seed_of
 from flowserver.db import Pool, row_of
 from flowserver.errors import Fenced, NotFound
 from flowserver.events import FINAL
@@ -38,7 +39,9 @@ from graphs.build import ENOUGH
 from graphs.compile import Compiled
 from graphs.large import LargeValues
 from graphs.options import NO_LIMITS, Limits
+from graphs.plan import Plan
 from graphs.problems import InvalidWorkflow
+from graphs.rerun import seed
 from graphs.runtime import LimitReached, Meter, Run, StepFailed
 from graphs.state import ENTRY, persistent, result
 from graphs.values import clean
@@ -69,6 +72,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     input: Any
     durability: Literal["sync", "exit"] | None
     limits: Limits | None
+    forked_from: dict[str, Any] | None
     attempt: int
     epoch: int
     next_seq: int
@@ -192,7 +196,7 @@ class Execution:
             "metadata": {MARK: str(claim.id)},
             "recursion_limit": ENOUGH,
         }
-        given: Any = {ENTRY: {"run": str(claim.id)}}
+        given: Any = {ENTRY: {"run": str(claim.id)}, **await self._seed(plan)}
         if claim.epoch > 1:
             await self._remember()
             found = await graph.aget_state(config)
@@ -219,6 +223,12 @@ class Execution:
                 return
             given = Command(resume=answers)
         await self._end("succeeded", output=result(plan, await context.large.whole(state)))
+
+    async def _seed(self, plan: Plan) -> dict[str, Any]:
+        """What the run takes over from another one."""
+        if self.claim.forked_from is None:
+            return {}
+        return seed(plan, await seed_of(self._with.pool, self.claim.id))
 
     @asynccontextmanager
     async def _in_time(self, most: float | None) -> AsyncIterator[None]:

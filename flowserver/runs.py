@@ -17,11 +17,13 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 
 import sql
+from flowserver.checkpoints import CheckpointView, Seed, keep_seed, list_checkpoints
 from flowserver.db import row_of
 from flowserver.errors import BadRequest, NotFound, RunEnded, ThreadBusy
 from flowserver.events import FINAL, Event, encode
 from flowserver.execution import Claim, Resources
 from flowserver.executor import Executor, end_unheld
+from flowserver.forks import Fork, seed_from
 from flowserver.idempotency import Key, done_before
 from flowserver.ids import new_id
 from flowserver.journal import read, watch
@@ -39,6 +41,7 @@ _THREAD_RUN = _QUERIES["thread_run"]
 _SUPERSEDE = _QUERIES["supersede"]
 _WISH_CANCEL = _QUERIES["wish_cancel"]
 _GET = _QUERIES["get_run"]
+_RUN_THREAD = sql.queries("checkpoints")["run_thread"]
 _LIST = _QUERIES["list_runs"]
 _PAST = _QUERIES["past_events"]
 
@@ -67,6 +70,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     had_errors: bool
     usage: dict[str, int] | None
+    forked_from: dict[str, Any] | None
+    """What it took over: `{run, checkpoint?, step?}`."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -99,6 +104,8 @@ class Start:
     """Execute it here and now, if there is room, as somebody waits for it."""
     key: Key | None = None
     """What the client calls this request, which it may send again."""
+    seed: Seed | None = None
+    """What it takes over from an earlier run."""
 
 
 class Started(NamedTuple):
@@ -144,7 +151,7 @@ class Runs:
         """The row of the new run, or the id of that which the same request has made before."""
         superseded: list[DictRow] = []
         async with self._with.pool.connection() as conn:
-            if start.key is None and start.session_id is None and start.flow_data is None:
+            if not any((start.key, start.session_id, start.flow_data, start.seed)):
                 return row_of(await (await conn.execute(_INSERT, values)).fetchone())
             async with conn.transaction():
                 if start.key is not None:
@@ -156,6 +163,8 @@ class Runs:
                 if start.flow_data is not None:
                     await keep_version(conn, org, start.compiled.version, start.flow_data)
                 made = row_of(await (await conn.execute(_INSERT, values)).fetchone())
+                if start.seed is not None:
+                    await keep_seed(conn, org, values["id"], start.seed)
         for row in superseded:
             await self._end_wished(row)
         return made
@@ -182,6 +191,65 @@ class Runs:
         async with self._with.pool.connection() as conn:
             past = await (await conn.execute(_PAST, {"run": id})).fetchall()
         return marks_of(past, [each["step"] for each in run.questions if "within" not in each])
+
+    async def checkpoints(self, org: UUID, id: UUID, after: str | None, limit: int) -> list[CheckpointView]:
+        """The moments at which the state of a run was saved, oldest first, after the one called `after`.
+
+        Raises:
+            NotFound: There is none of this id in `org`.
+        """
+        row = await self._thread(org, id)
+        compiled = await self._with.workflows.compiled(org, row["version"])
+        return await list_checkpoints(self._with.pool, compiled.plan, id, row["thread_id"], after, limit)
+
+    async def fork(
+        self,
+        org: UUID,
+        id: UUID,
+        fork: Fork,
+        *,
+        version: str | None = None,
+        input: Any = msgspec.UNSET,
+        key: Key | None = None,
+    ) -> Started:
+        """Start a new run that takes over what another one has done.
+
+        It is of the other's version, of another `version` of the workflow, or of the workflow as it stands
+        (`current`).
+
+        Raises:
+            NotFound: There is no such run, checkpoint or version in `org`.
+            BadRequest: There is no such step, output or port, or a run cannot begin there.
+            InvalidWorkflow: The version does not compile.
+        """
+        row = await self._thread(org, id)
+        keeps = None
+        if version is None:
+            compiled = await self._with.workflows.compiled(org, row["version"])
+        elif row["workflow_id"] is None:
+            raise BadRequest(f"run {id} is not one of a saved workflow, so it has no other version")
+        else:
+            chosen = None if version == "current" else version
+            compiled, keeps = await self._with.workflows.runnable(org, row["workflow_id"], chosen)
+        trigger = row["trigger"]
+        start = Start(
+            compiled=compiled,
+            flow_data=keeps,
+            workflow_id=row["workflow_id"],
+            input=row["input"] if input is msgspec.UNSET else input,
+            trigger=trigger["step"] if trigger["step"] in compiled.plan.triggers else None,
+            kind=trigger["type"],
+            key=key,
+            seed=await seed_from(self._with.pool, compiled.plan, id, row["thread_id"], fork),
+        )
+        return await self.start(org, start)
+
+    async def _thread(self, org: UUID, id: UUID) -> DictRow:
+        async with self._with.pool.connection() as conn:
+            row = await (await conn.execute(_RUN_THREAD, {"org": org, "run": id})).fetchone()
+        if row is None:
+            raise NotFound("run", id)
+        return row
 
     async def page(
         self,
@@ -311,12 +379,14 @@ def _row(org: UUID, start: Start) -> dict[str, Any]:
         raise BadRequest(f"the input cannot be used: {exc}") from None
     id = new_id()
     trigger = {"type": start.kind, "step": plan.starts(start.trigger)}
-    created = {
+    created: dict[str, Any] = {
         "workflow_id": start.workflow_id,
         "version": version,
         "session_id": session,
         "trigger": trigger,
     }
+    if start.seed is not None:
+        created |= {"forked_from": start.seed.forked_from, "kept": start.seed.kept}
     return {
         "id": id,
         "org": org,
@@ -328,6 +398,7 @@ def _row(org: UUID, start: Start) -> dict[str, Any]:
         "input": json(given),
         "durability": start.durability,
         "limits": json(start.limits) if start.limits else None,
+        "forked_from": json(start.seed.forked_from) if start.seed else None,
         "created": encode(created).decode(),
     }
 

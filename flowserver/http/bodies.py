@@ -71,6 +71,23 @@ class RunDrawing(RunWorkflow, frozen=True, kw_only=True):
     flow_data: dict[str, Any]
 
 
+class ForkRun(Body, frozen=True, kw_only=True):
+    """Where a new run begins, and with which values; everything may be left out."""
+
+    checkpoint: str | None = None
+    """The moment that it goes back to; without one it goes on from the newest."""
+    step: str | None = None
+    """From this step on, by id or name: it and all that comes after it run again."""
+    set: dict[str, dict[str, Any]] = {}
+    """Step -> output -> the value that it shall have given; what comes after it runs again."""
+    routes: dict[str, str] = {}
+    """Router -> the port that it shall have chosen."""
+    version: str | None = None
+    """Another version of the workflow, or `current`; else the run's own."""
+    input: Any = msgspec.UNSET
+    """Another input."""
+
+
 class Answer(Body, frozen=True, kw_only=True):
     question_id: UUID | None = None
     answer: Any

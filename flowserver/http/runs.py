@@ -9,7 +9,9 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from flowserver.http.bodies import MAX_PAGE, Answer, Page, RunDrawing, RunSaved, RunWorkflow, cursor
+from flowserver.checkpoints import CheckpointView
+from flowserver.forks import Fork
+from flowserver.http.bodies import MAX_PAGE, Answer, ForkRun, Page, RunDrawing, RunSaved, RunWorkflow, cursor
 from flowserver.http.streams import event_stream, position
 from flowserver.idempotency import Key
 from flowserver.runs import Runs, RunView, Start, Status
@@ -136,6 +138,36 @@ class RunController(Controller):
         key = await _key(request, idempotency_key)
         run, is_replay = await runs.resume(org, id, data.question_id, data.answer, key)
         return Response(run, status_code=202, headers=_REPLAYED if is_replay else {})
+
+    @get("/{id:uuid}/checkpoints")
+    async def checkpoints(
+        self,
+        id: FromPath[UUID],
+        org: NamedDependency[UUID],
+        runs: NamedDependency[Runs],
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+        after: Annotated[str | None, QueryParameter(name="cursor", max_length=100)] = None,
+    ) -> Page[CheckpointView]:
+        """The moments at which a run's state was saved, oldest first, and what changed at each."""
+        items = await runs.checkpoints(org, id, after, limit + 1)
+        return Page(items[:limit], items[limit - 1].id if len(items) > limit else None)
+
+    @post("/{id:uuid}/fork", status_code=201)
+    async def fork(
+        self,
+        id: FromPath[UUID],
+        data: JSONBody[ForkRun],
+        request: Request[UUID, None, Any],
+        org: NamedDependency[UUID],
+        runs: NamedDependency[Runs],
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[RunView]:
+        """Start a new run from a moment of this one: try again, run again from a step, change a value."""
+        key = await _key(request, idempotency_key)
+        fork = Fork(checkpoint=data.checkpoint, step=data.step, set=data.set, routes=data.routes)
+        new, is_replay = await runs.fork(org, id, fork, version=data.version, input=data.input, key=key)
+        headers = {"Location": f"/api/v1/runs/{new}"} | (_REPLAYED if is_replay else {})
+        return Response(await runs.get(org, new), status_code=201, headers=headers)
 
     @post("/{id:uuid}/cancel", status_code=202)
     async def cancel(
