@@ -20,11 +20,13 @@ from flowserver.executor import Executor
 from flowserver.feeds import Feeds
 from flowserver.outbound import outbound_client
 from flowserver.reconciler import Reconciler
+from flowserver.retention import prune
 from flowserver.runs import Runs
 from flowserver.settings import Settings
 from flowserver.signals import Kind, Signals
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
+from graphs.options import Retention
 from nodes import registry
 from nodes.contract import ModelDefaults
 
@@ -76,7 +78,7 @@ async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> As
             max_runs=settings.max_runs,
             executes=role != "none",
         )
-        runs = Runs(resources, executor, settings.max_attempts)
+        runs = Runs(resources, executor, settings.max_attempts, _retention(settings))
 
         def heard(kind: Kind, run: UUID) -> None:
             if kind == "events":
@@ -86,7 +88,7 @@ async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> As
 
         signals.start(heard, feeds.wake_all)
         executor.start()
-        dispatcher = Dispatcher(dsn, settings.max_runs, executor.execute)
+        dispatcher = Dispatcher(dsn, settings.max_runs, executor.execute, lambda: prune(pool))
         reconciler = Reconciler(resources)
         if role == "worker":
             dispatcher.start()
@@ -101,6 +103,11 @@ async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> As
             await reconciler.stop()
             await executor.stop(settings.grace_seconds)
             await signals.stop()
+
+
+def _retention(settings: Settings) -> Retention:
+    days = (settings.keep_runs_days, settings.keep_events_days, settings.keep_checkpoints_days)
+    return Retention(*(each or None for each in days))
 
 
 def _way_out(allowed: list[str]) -> httpx.AsyncClient:

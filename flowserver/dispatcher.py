@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
 import procrastinate
@@ -21,6 +22,9 @@ from flowserver.db import PATIENCE
 
 QUEUE = "runs"
 """As in the SQL function `defer_run`."""
+MAINTENANCE = "maintenance"
+OFTEN = "*/5 * * * *"
+"""When what is due is forgotten: every five minutes, once, however many processes there are."""
 POLL = 5.0
 """Seconds between two looks for jobs whose notification was lost."""
 PAUSES = (0.2, 1.0, 3.0)
@@ -36,14 +40,24 @@ logger = logging.getLogger(__name__)
 class Dispatcher:
     """Takes jobs from the queue, as many at a time as this process may execute runs."""
 
-    def __init__(self, dsn: str, most: int, execute: Callable[[UUID], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        most: int,
+        execute: Callable[[UUID], Awaitable[None]],
+        maintain: Callable[[], Awaitable[Any]],
+    ) -> None:
+        """`execute` drives a run as far as it goes; `maintain` is called now and then by one of all."""
         connector = procrastinate.PsycopgConnector(
             conninfo=dsn, min_size=1, max_size=4, timeout=5, kwargs=dict(PATIENCE)
         )
         self._app = procrastinate.App(connector=connector)
         self._most = most
         self._execute = execute
+        self._maintain = maintain
         self._app.task(name="execute", queue=QUEUE)(self._job)
+        tick = self._app.task(name="maintain", queue=MAINTENANCE, queueing_lock="maintain")(self._tick)
+        self._app.periodic(cron=OFTEN)(tick)
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -60,6 +74,9 @@ class Dispatcher:
     async def _job(self, run: str) -> None:
         await self._execute(UUID(run))
 
+    async def _tick(self, timestamp: int) -> None:
+        await self._maintain()
+
     async def _supervise(self) -> None:
         """Keep a worker at work: a restart of the database may end it."""
         broken = 0
@@ -68,7 +85,7 @@ class Dispatcher:
                 async with self._app.open_async():
                     broken = 0
                     await self._app.run_worker_async(
-                        queues=[QUEUE],
+                        queues=[QUEUE, MAINTENANCE],
                         concurrency=self._most,
                         fetch_job_polling_interval=POLL,
                         delete_jobs="always",

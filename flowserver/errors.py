@@ -11,6 +11,7 @@ What the server refuses on purpose:
     - NotOpen           the question is not open (any more)
     - RunEnded          the run has ended
     - ThreadBusy        the session has another run that is not done
+  - Forgotten           it was kept for as long as it was to be
 * Unavailable           what the server needs cannot be used: at start, told in one sentence
 * Fenced                this process has lost its run to another one
 """
@@ -103,6 +104,15 @@ class ThreadBusy(Conflict):
         self.run = run
         doing = "waits for an answer" if status == "waiting" else f"is {status}"
         super().__init__(f"run {run} of this session {doing}; answer it, cancel it, or wait for its end")
+
+
+class Forgotten(FlowserverError):
+    """It was kept for as long as its workflow wants."""
+
+    code = "forgotten"
+
+    def __init__(self, what: str, run: UUID) -> None:
+        super().__init__(f"the {what} of run {run} are no longer kept; its result is at /api/v1/runs/{run}")
 
 
 class Unavailable(Exception):

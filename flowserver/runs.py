@@ -12,9 +12,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import asdict
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
 import sql
 from flowserver.checkpoints import CheckpointView, Seed, keep_seed, list_checkpoints
@@ -31,7 +33,7 @@ from flowserver.marks import marks_of
 from flowserver.questions import answer, body
 from flowserver.workflows import json, keep_version
 from graphs.compile import Compiled
-from graphs.options import Limits
+from graphs.options import Limits, Retention
 from graphs.picture import Mark
 from graphs.values import UnsafeValue, clean
 
@@ -77,6 +79,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
     last_seq: int
     """The number of its newest event."""
+    events_forgotten: bool
+    """Whether its events have been kept for as long as they were to be."""
 
     @property
     def is_over(self) -> bool:
@@ -118,10 +122,14 @@ class Started(NamedTuple):
 class Runs:
     """The runs of all organisations; every call is within one."""
 
-    def __init__(self, resources: Resources, executor: Executor, max_attempts: int) -> None:
+    def __init__(
+        self, resources: Resources, executor: Executor, max_attempts: int, retention: Retention
+    ) -> None:
+        """`retention` is for workflows that say nothing of it."""
         self._with = resources
         self._executor = executor
         self._max_attempts = max_attempts
+        self._retention = retention
 
     async def start(self, org: UUID, start: Start) -> Started:
         """Make a run of `start` and see to its execution. With a key that was used, that run is meant again.
@@ -133,6 +141,7 @@ class Runs:
         """
         values = _row(org, start) | {
             "max_attempts": self._max_attempts,
+            "retention": Jsonb(asdict(start.compiled.plan.retention.over(self._retention))),
             "claim": start.now and self._executor.has_room,
             "lease": self._executor.lease,
             "worker": self._executor.worker,

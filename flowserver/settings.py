@@ -24,6 +24,7 @@ def about(description: str, *, secret: bool = False, also: str | None = None) ->
     return Meta(description=description, extra={"secret": secret, "also": also})
 
 
+Days = Annotated[float, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 WebAddress = Annotated[str, Meta(pattern=r"^https?://[^/\s]+")]
 Host = Annotated[str, Meta(pattern=r"^(\[[\w:.]+\]|[^/?#@*\\\s:]+)(:\d{1,5})?$")]
@@ -72,6 +73,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[
         Annotated[float, Meta(ge=0)], about("How long running steps may go on when the server is stopped.")
     ] = 10
+    keep_runs_days: Annotated[
+        Days,
+        about("Days that a run is kept after its end, if its workflow says nothing; 0: for ever."),
+    ] = 365
+    keep_events_days: Annotated[Days, about("The same for a run's events.")] = 90
+    keep_checkpoints_days: Annotated[
+        Days, about("The same for a run's checkpoints; the newest state of a session stays.")
+    ] = 30
     log_level: Annotated[LogLevel, about(f"How much is logged: {', '.join(get_args(LogLevel))}.")] = "info"
 
 

@@ -47,6 +47,26 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NO_LIMITS = Limits()
+
+Days: TypeAlias = Annotated[float, msgspec.Meta(gt=0)] | None
+
+
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how many days after a run's end something of it is kept; what is left open, the server decides."""
+
+    runs: Days = None
+    """The run itself, with its input and output."""
+    events: Days = None
+    checkpoints: Days = None
+    """What it can be forked from; the newest state of a session stays."""
+
+    def over(self, other: Retention) -> Retention:
+        """This one, and what it leaves open as `other` says."""
+        mine, theirs = asdict(self), asdict(other)
+        return Retention(**{name: theirs[name] if mine[name] is None else mine[name] for name in mine})
+
+
+AS_THE_SERVER_SAYS = Retention()
 MAX_CONCURRENCY = 16
 
 
@@ -55,12 +75,13 @@ class Options(msgspec.Struct, frozen=True):
 
     variables: Mapping[str, VariableSpec] = {}
     limits: Limits = Limits()
+    retention: Retention = AS_THE_SERVER_SAYS
     max_concurrency: int = MAX_CONCURRENCY
     """How many steps of a run may do something at the same time."""
 
 
-_Kind = TypeVar("_Kind", VariableSpec, Limits)
-_KNOWN = ("variables", "limits", "max_concurrency", "error_workflow", "error_workflow_id")
+_Kind = TypeVar("_Kind", VariableSpec, Limits, Retention)
+_KNOWN = ("variables", "limits", "retention", "max_concurrency", "error_workflow", "error_workflow_id")
 
 
 def read_options(settings: Mapping[str, Any], problems: Problems) -> Options:
@@ -69,11 +90,14 @@ def read_options(settings: Mapping[str, Any], problems: Problems) -> Options:
     for name, given in _object(settings, "variables", problems).items():
         variables[name] = _variable(name, given, problems) or VariableSpec()
     limits = _read(_object(settings, "limits", problems), Limits, ("limits",), problems) or NO_LIMITS
+    keep = _read(_object(settings, "retention", problems), Retention, ("retention",), problems)
     for key in settings:
         if hint := None if key in _KNOWN else problems.did_you_mean(key, _KNOWN):
             message = f"{key!r} is no setting of a workflow, and means nothing"
             problems.warning("unknown_setting", "", pointer("settings", key), message, hint)
-    return Options(variables, limits, _concurrency(settings.get("max_concurrency"), problems))
+    return Options(
+        variables, limits, keep or AS_THE_SERVER_SAYS, _concurrency(settings.get("max_concurrency"), problems)
+    )
 
 
 def _variable(name: str, given: Any, problems: Problems) -> VariableSpec | None:

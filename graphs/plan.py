@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from graphs.config import Settings
-from graphs.options import NO_LIMITS, Limits
+from graphs.options import AS_THE_SERVER_SAYS, NO_LIMITS, Limits, Retention
 from graphs.policy import PLAIN, Policy
 from graphs.templates import Path
 from nodes.contract import Memory, NodeType
@@ -181,6 +181,7 @@ class Plan:
     """The workflows that its steps run, by the step's id."""
     max_concurrency: int = 16
     limits: Limits = NO_LIMITS
+    retention: Retention = AS_THE_SERVER_SAYS
 
     @property
     def memories(self) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems, above: t
         children,
         options.max_concurrency,
         options.limits,
+        options.retention,
     )
 
 

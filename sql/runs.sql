@@ -6,9 +6,9 @@ WITH thread AS (
     ) AS busy
 ), made AS (
     INSERT INTO run (id, org_id, workflow_id, version, thread_id, session_id, trigger, input, durability, limits,
-                     forked_from, max_attempts, status, active, attempt, epoch, lease_until, worker, started_at, next_seq)
+                     forked_from, retention, max_attempts, status, active, attempt, epoch, lease_until, worker, started_at, next_seq)
     SELECT %(id)s, %(org)s, %(workflow_id)s, %(version)s, %(thread_id)s, %(session_id)s, %(trigger)s, %(input)s,
-           %(durability)s, %(limits)s, %(forked_from)s, %(max_attempts)s,
+           %(durability)s, %(limits)s, %(forked_from)s, %(retention)s, %(max_attempts)s,
            CASE WHEN claim THEN 'running' ELSE 'queued' END, claim, claim::integer, claim::integer,
            CASE WHEN claim THEN now() + %(lease)s::interval END, CASE WHEN claim THEN %(worker)s END,
            CASE WHEN claim THEN now() END, 2
@@ -166,7 +166,7 @@ RETURNING status, epoch;
 
 -- get_run --
 SELECT run.id, workflow_id, version, status, trigger, input, output, error, session_id, attempt, had_errors,
-       usage, forked_from, created_at, started_at, finished_at, next_seq - 1 AS last_seq,
+       usage, forked_from, events_forgotten, created_at, started_at, finished_at, next_seq - 1 AS last_seq,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', question.id, 'step', step, 'question', question, 'deadline', deadline) ORDER BY asked_at), '[]')
           FROM question WHERE run_id = run.id AND question.status = 'open') AS questions
@@ -175,7 +175,7 @@ SELECT run.id, workflow_id, version, status, trigger, input, output, error, sess
 
 -- list_runs --
 SELECT run.id, workflow_id, version, status, trigger, input, output, error, session_id, attempt, had_errors,
-       usage, forked_from, created_at, started_at, finished_at, next_seq - 1 AS last_seq,
+       usage, forked_from, events_forgotten, created_at, started_at, finished_at, next_seq - 1 AS last_seq,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', question.id, 'step', step, 'question', question, 'deadline', deadline) ORDER BY asked_at), '[]')
           FROM question WHERE run_id = run.id AND question.status = 'open') AS questions

@@ -17,6 +17,7 @@ from flowserver.errors import (
     BadRequest,
     Conflict,
     FlowserverError,
+    Forgotten,
     NotAuthenticated,
     NotFound,
     RevisionConflict,
@@ -31,6 +32,7 @@ _STATUS: Mapping[type[FlowserverError], int] = {
     BadRequest: 422,
     RevisionConflict: 412,
     Conflict: 409,
+    Forgotten: 410,
 }
 
 logger = logging.getLogger(__name__)

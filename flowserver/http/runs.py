@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from flowserver.checkpoints import CheckpointView
+from flowserver.errors import Forgotten
 from flowserver.forks import Fork
 from flowserver.http.bodies import MAX_PAGE, Answer, ForkRun, Page, RunDrawing, RunSaved, RunWorkflow, cursor
 from flowserver.http.streams import event_stream, position
@@ -115,6 +116,8 @@ class RunController(Controller):
     ) -> Response[Any]:
         """The events of a run: as server-sent events, or a page of them with `Accept: application/json`."""
         run = await runs.get(org, id)
+        if run.events_forgotten:
+            raise Forgotten("events", id)
         seq = position(last_event_id, after)
         if _wants(request, "application/json"):
             found = await runs.events(id, seq, limit + 1)
