@@ -15,6 +15,7 @@ from litestar.openapi import OpenAPIConfig
 
 from flowserver.assembly import Role, assemble
 from flowserver.http.access import PUBLIC, KeyMiddleware
+from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
 from flowserver.http.problems import HANDLERS
 from flowserver.http.runs import RunController, StartController
@@ -38,7 +39,7 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
 
     api = Router(
         "/api/v1",
-        route_handlers=[WorkflowController, StartController, RunController],
+        route_handlers=[WorkflowController, StartController, RunController, execute],
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
