@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tests.server import drawing, edge, node
-from tests.web_server import Reply, WebServer
+from tests.web_server import Raw, Reply, Request, WebServer
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,78 @@ def effect(id: str, web: WebServer, path: str, **more: Any) -> dict[str, Any]:
     """A step that calls `web`; `path` may hold references."""
     url = web.url(f"/{{{{ input.label }}}}/{path}")
     return node(id, "HttpRequest", url=url, method="POST", max_retries=0, **more)
+
+
+def chain(web: WebServer, *paths: str, **more: Any) -> dict[str, Any]:
+    """Effects one after the other; the output is what the last one was answered."""
+    ids = [f"s{number}" for number in range(len(paths))]
+    return drawing(
+        node("start", "StartNode"),
+        *(effect(id, web, path, **more) for id, path in zip(ids, paths, strict=True)),
+        *(edge(a, b) for a, b in pairwise(["start", *ids])),
+    )
+
+
+def keeping(web: WebServer, *paths: str) -> dict[str, Any]:
+    """Adds its label to what its session keeps, then has its effects; the output is all that is kept."""
+    ids = [f"s{number}" for number in range(len(paths))]
+    flow = drawing(
+        node("start", "StartNode"),
+        node("keep", "SetVariable", variable="seen", value="{{ input.label }}"),
+        *(effect(id, web, path) for id, path in zip(ids, paths, strict=True)),
+        node("end", "Template", template="{{ vars.seen | json }}"),
+        *(edge(a, b) for a, b in pairwise(["start", "keep", *ids, "end"])),
+    )
+    seen = {"initial": [], "reducer": "append", "persistent": True}
+    return flow | {"settings": {"variables": {"seen": seen}}}
+
+
+class Gate:
+    """An answer that is held back until the gate is opened, and notices clients that leave."""
+
+    def __init__(self, body: bytes = b"ok") -> None:
+        self._body = body
+        self.arrived = 0
+        self.left = 0
+        self.open = asyncio.Event()
+        self._changed = asyncio.Condition()
+
+    @property
+    def answer(self) -> Raw:
+        return Raw(self._write)
+
+    async def arrivals(self, count: int = 1) -> None:
+        """Wait until so many have come."""
+        await self._wait(lambda: self.arrived >= count)
+
+    async def departures(self, count: int = 1) -> None:
+        """Wait until so many have left without an answer."""
+        await self._wait(lambda: self.left >= count)
+
+    async def _wait(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30), self._changed:
+            await self._changed.wait_for(holds)
+
+    async def _note(self, *, arrived: int = 0, left: int = 0) -> None:
+        async with self._changed:
+            self.arrived += arrived
+            self.left += left
+            self._changed.notify_all()
+
+    async def _write(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        await self._note(arrived=1)
+        opened = asyncio.ensure_future(self.open.wait())
+        try:
+            while not opened.done() and not writer.is_closing():
+                writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")  # only so is a client missed that left
+                await asyncio.wait([opened], timeout=0.05)
+        finally:
+            opened.cancel()
+        if writer.is_closing():
+            await self._note(left=1)
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self._body), self._body))
+        await writer.drain()
 
 
 def diamond(web: WebServer) -> Counted:
