@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, LiteralString
 
 import httpx
@@ -24,7 +24,7 @@ async def until(holds: Callable[[], Awaitable[Any]], what: str, seconds: float =
     while time.monotonic() < deadline:
         if found := await holds():
             return found
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
     raise AssertionError(f"not within {seconds:g} seconds: {what}")
 
 
@@ -33,6 +33,14 @@ async def rows(dsn: str, query: LiteralString, *values: Any) -> list[dict[str, A
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row) as conn:
         found = await conn.execute(query, values)
         return await found.fetchall() if found.description else []
+
+
+async def start(client: httpx.AsyncClient, flow: Mapping[str, Any], label: str, **more: Any) -> str:
+    """Start a run in the background."""
+    body = {"flow_data": flow, "input": {"label": label}, "mode": "background", **more}
+    response = await client.post("/runs", json=body)
+    assert response.status_code == 202, response.text
+    return str(response.json()["id"])
 
 
 async def run_is(client: httpx.AsyncClient, run: str, *statuses: str, seconds: float = PATIENCE) -> Any:
@@ -82,11 +90,23 @@ async def check_line(dsn: str, run: str) -> None:
     assert forked == []
 
 
+def attempts(found: Sequence[dict[str, Any]]) -> list[int]:
+    """The attempts that a run's events tell of."""
+    return [event["attempt"] for event in found if event["event"] == "run.started"]
+
+
+def paths(web: WebServer) -> list[str]:
+    """What `web` was asked for."""
+    return [request.path for request in web.requests]
+
+
 async def settled(web: WebServer) -> None:
     """Return when `web` has read what was sent to it before."""
-    async with httpx.AsyncClient() as client:
-        for _ in range(2):
-            await client.get(web.url("/nothing"))
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+        writer.write(b"GET /nothing HTTP/1.1\r\n\r\n")
+        await reader.read()
+        writer.close()
 
 
 async def no_job_is_left(dsn: str) -> None:

@@ -57,7 +57,8 @@ class Child:
         self.log = log
         self._ended = ended
         self._output = output
-        self.client = httpx.AsyncClient(headers=HEADERS, timeout=PATIENCE)
+        # Without TLS, as loading the certificates of the world takes longer than a request.
+        self.client = httpx.AsyncClient(headers=HEADERS, timeout=PATIENCE, verify=False)
 
     async def is_ready(self, command: str) -> None:
         """Wait until it serves, or takes jobs."""
@@ -78,7 +79,7 @@ class Child:
 
     async def ended(self) -> int:
         """Its exit status, when it has ended; negative after a signal."""
-        return await asyncio.wait_for(asyncio.wrap_future(self._ended), PATIENCE)
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ended)), PATIENCE)
 
     async def kill(self) -> None:
         """SIGKILL: nothing in the process gets a chance."""
@@ -134,7 +135,7 @@ class Nursery:
             assert self._process.stdin is not None
             self._process.stdin.write(msgspec.json.encode(order) + b"\n")
             self._process.stdin.flush()
-        pid = await asyncio.wait_for(asyncio.wrap_future(born), PATIENCE)
+        pid = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(born)), PATIENCE)
         return Child(pid, self._ends[pid], output, log)
 
     def _listen(self) -> None:

@@ -37,7 +37,7 @@ COUNTED = (
     "flowserver.runs.Runs.resume",
     "flowserver.execution.Execution.go",
 )
-AT_ONCE = 8
+AT_ONCE = 6
 SOME = 6
 """How many statements of each drawing `make test` tries."""
 

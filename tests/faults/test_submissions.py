@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.checks import check_events, events, rows, run_is, until
+from tests.faults.checks import check_events, events, rows, run_is, start, until
 from tests.faults.drawings import Gate, chain, effect, keeping
 from tests.faults.nursery import Child, Family
 from tests.faults.sabotage import KILLED, Sabotage
@@ -26,13 +26,6 @@ async def servers(children: Family, web: WebServer, dsn: str) -> tuple[Child, Ch
         children.bear(dsn, settings=allow), children.bear(dsn, settings=allow)
     )
     return first, second
-
-
-async def start(client: httpx.AsyncClient, flow: Any, label: str, **more: Any) -> str:
-    body = {"flow_data": flow, "input": {"label": label}, "mode": "background", **more}
-    response = await client.post("/runs", json=body)
-    assert response.status_code == 202, response.text
-    return str(response.json()["id"])
 
 
 async def test_flt_01_flt_02_a_server_that_dies_while_it_takes_a_run_takes_it_once(
