@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence, Set
 
 from msgspec.structs import fields
 
-from graphs.config import CREDENTIALS, extra
+from graphs.config import CREDENTIALS
 from graphs.fitting import check_arcs, check_ports
+from graphs.kinds import extra
 from graphs.liveness import NEVER, Liveness, TooComplex
 from graphs.plan import ERROR, Arc, Loop, Part, Step
 from graphs.ports import binding_ports, ports, title

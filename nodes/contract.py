@@ -162,7 +162,7 @@ def setting(
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
     `also` lists other spellings found in saved drawings, `secret` keeps the value out of everything
-    that leaves the server, `template=False` takes `{{ … }}` literally.
+    that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run.
     """
     return msgspec.Meta(description=description, extra={"also": also, "secret": secret, "template": template})
 
