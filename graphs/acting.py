@@ -30,7 +30,10 @@ from nodes.texts import to_text
 Arrived: TypeAlias = Mapping[str, Sequence[Any]]
 """Input port -> the values that live arrows have brought, in edge order."""
 
-_NEVER_BETTER = frozenset({"bad_input", "missing_value", "bad_config", "bad_operand", "unsafe_output"})
+_NEVER_BETTER = frozenset(
+    {"bad_input", "missing_value", "bad_config", "bad_operand", "unsafe_output", "not_supported"}
+    | {"bad_url", "bad_json", "bad_header", "bad_request"}
+)
 """Codes of failures that another attempt would only repeat."""
 
 

@@ -108,7 +108,7 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
             message = f"{node.name!r} ({node_type.name}) needs {name!r}: {wanted(info.type)}"
             problems.error("missing_config", node.id, node.at_data, message)
             reading.options[name] = stand_ins(info.type, name)
-    ready = reading.whole(node_type.config, keys)
+    ready = reading.whole(node_type, keys)
     settings = Settings(
         node_type.config,
         reading.fixed,
@@ -170,7 +170,7 @@ class _Reading:
         if self.problems.errors > errors or (len(self.paths) > paths and is_made_of_structs(info.type)):
             self.options[info.name] = self._examine(info, raw, at)
         elif len(self.paths) > paths:
-            self.options[info.name] = stand_ins(info.type, str(with_texts(raw)))
+            self.options[info.name] = stand_ins(info.type, with_texts(raw))
         else:
             self._convert(info, value, at)
         if len(self.paths) > paths:
@@ -178,12 +178,12 @@ class _Reading:
             if is_made_of_structs(info.type) and not isinstance(raw, Template) and self.options[info.name]:
                 self.outlines[info.name] = self.options[info.name][0]
 
-    def whole(self, config: type[msgspec.Struct], keys: Mapping[str, str]) -> msgspec.Struct | None:
+    def whole(self, node_type: NodeType, keys: Mapping[str, str]) -> msgspec.Struct | None:
         """All of them together, as far as they are known; what does not go together is a problem."""
         if not all(self.options.values()):
             return None
         mistakes: list[Mistake] = []
-        made = together(config, self.options, (), mistakes)
+        made = together(node_type.config, self.options, (), mistakes, node_type.mistakes)
         for each in mistakes:
             at = self.node.at_data
             if each.at and (key := keys.get(str(each.at[0]))):

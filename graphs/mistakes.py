@@ -6,7 +6,7 @@ can still be tried: what they say whatever stands there is a mistake of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
@@ -71,13 +71,22 @@ def examine(value: Any, kind: Any) -> tuple[Sequence[Any], list[Mistake]]:
 
 
 def together(
-    struct: type[msgspec.Struct], fields: Mapping[str, Sequence[Any]], keys: Keys, found: list[Mistake]
+    struct: type[msgspec.Struct],
+    fields: Mapping[str, Sequence[Any]],
+    keys: Keys,
+    found: list[Mistake],
+    rules: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
 ) -> Sequence[Any]:
-    """A struct of one value of each of `fields`; if it takes none, what it says to all of them is `found`."""
+    """A struct of one value of each of `fields`.
+
+    If there is none that it and its `rules` allow, what they say to all of them is `found`.
+    """
     said: list[tuple[str, Keys]] | None = None
     for chosen in islice(product(*fields.values()), _MOST_TRIES):
         try:
-            return (struct(**dict(zip(fields, chosen, strict=True))),)
+            made = struct(**dict(zip(fields, chosen, strict=True)))
+            if not (new := list(rules(made)) if rules else []):
+                return (made,)
         except Mistakes as exc:
             new = list(exc.found)
         except (ValueError, NodeError) as exc:
@@ -87,15 +96,17 @@ def together(
     return ()
 
 
-def stand_ins(kind: Any, text: str) -> list[Any]:
-    """Values that something of `kind` could have; `text` is one that nothing else has."""
+def stand_ins(kind: Any, first: Any) -> list[Any]:
+    """Values that something of `kind` could have: `first`, or if that is none, several others."""
     values: list[Any] = []
     each: Any
-    for each in (text, *choices(kind), 1, True, [text], [], {}, None):
+    for each in (first, *choices(kind), 1, True, [first], [], {}, None):
         try:
             values.append(msgspec.convert(each, kind))
         except msgspec.ValidationError:
             continue
+        if each is first:
+            break
     return values
 
 
@@ -143,6 +154,8 @@ def _shown(value: Any, kind: Any) -> str:
 def _list(value: list[Any], kind: Any, item: Any, keys: Keys, found: list[Mistake]) -> Sequence[Any]:
     items = [_value(each, item, (*keys, at), found) for at, each in enumerate(value)]
     known = [each[0] for each in items if each]
+    if value and not known:
+        return ()
     try:
         return (msgspec.convert(known, kind),)
     except msgspec.ValidationError:  # its length, as each item fits

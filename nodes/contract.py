@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_type_hints
 
 import httpx
 import msgspec
 
+from nodes.mistakes import Keys
 from nodes.question import Question
 
 Kind: TypeAlias = Literal["step", "trigger", "provider"]
@@ -215,8 +216,13 @@ class NodeType:
     """For a step that runs another workflow and returns a `Call`: config -> which."""
     rounds: Callable[[Any], int] | None = None
     """For a step that counts a loop's rounds and ends it: config -> the most rounds."""
-    sets: Callable[[Any], Sequence[str]] | None = None
-    """config -> the variables that it sets."""
+    sets: Callable[[Any], Mapping[str, Any]] | None = None
+    """config -> the variables that it sets, and to what; `None` where that is not known before it runs."""
+    mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None
+    """config -> what a run would fail by beyond its types, with the keys to it: asked when a drawing is
+    checked, with the texts' `{{ … }}` still in them."""
+    needs: tuple[str, ...] = ()
+    """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
 
@@ -241,7 +247,9 @@ class NodeType:
         body: Body | None = None,
         calls: Callable[[Any], WorkflowRef] | None = None,
         rounds: Callable[[Any], int] | None = None,
-        sets: Callable[[Any], Sequence[str]] | None = None,
+        sets: Callable[[Any], Mapping[str, Any]] | None = None,
+        mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
+        needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
     ) -> Self:
         """Declare `async def run(config, inputs[, bindings], ctx)`; its annotations are the ports.
@@ -279,6 +287,8 @@ class NodeType:
             calls=calls,
             rounds=rounds,
             sets=sets,
+            mistakes=mistakes,
+            needs=tuple(needs),
             hosts=hosts,
         )
 

@@ -9,10 +9,10 @@ Keys: TypeAlias = tuple[str | int, ...]
 
 
 class Mistakes(ValueError):
-    """What a struct's `__post_init__` raises when it finds more than one mistake, or knows where each one is.
+    """What a struct's `__post_init__` raises when it knows every mistake, and where it is.
 
-    A plain `ValueError` says that the struct as a whole is wrong. Before a run, texts still have their `{{ … }}`;
-    that is no mistake.
+    A plain `ValueError` says that the struct as a whole is wrong. Before a run, texts still have their
+    `{{ … }}`; that is no mistake.
     """
 
     def __init__(self, found: Sequence[tuple[str, Keys]]) -> None:
