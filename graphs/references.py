@@ -204,9 +204,10 @@ class _Scope:
         for path, at in dict.fromkeys(settings.paths):
             if path.root in ROOTS:
                 self._root(path, id, at)
-            elif step := self._step(path, id, at, lambda: [*ROOTS, *self.names.written.values()]):
-                if self.steps[step].type.body is None:
-                    self._output(step, [], path, id, at)
+                continue
+            step = self._step(path, id, at, lambda: [*ROOTS, *self.names.written.values()])
+            if step is not None and self.steps[step].type.body is None:
+                self._output(step, [], path, id, at)
 
     def _sees(self, user: str, step: str) -> bool:
         """Whether `step` has been decided when `user` starts, and is no item's own business."""

@@ -196,6 +196,8 @@ class NodeType:
     routes: Routes | None = None
     """For a router: config -> the ports of which it takes one. Its edges carry the primary output."""
     route_aliases: Mapping[str, str] = field(default_factory=dict)
+    instead: Callable[[Any, str, RunContext], msgspec.Struct] | None = None
+    """For a router: (inputs, port, ctx) -> what it gives by a port that a failure takes in its place."""
     ignores: tuple[str, ...] = ()
     """Config keys that editors save and that mean nothing here; they cause no warning."""
     tool: Make | None = None
@@ -237,6 +239,7 @@ class NodeType:
         aliases: Sequence[str] = (),
         routes: Routes | None = None,
         route_aliases: Mapping[str, str] | None = None,
+        instead: Callable[[Any, str, RunContext], msgspec.Struct] | None = None,
         ignores: Sequence[str] = (),
         tool: Make | None = None,
         effect: bool = False,
@@ -277,6 +280,7 @@ class NodeType:
             aliases=tuple(aliases),
             routes=routes,
             route_aliases=dict(route_aliases or {}),
+            instead=instead,
             ignores=tuple(ignores),
             tool=tool,
             effect=effect,

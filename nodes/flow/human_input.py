@@ -114,12 +114,17 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     return Choice(action, Outputs(values or action, action, values), {"action": action})
 
 
+def instead(inputs: Inputs, port: str, ctx: RunContext) -> Outputs:
+    return Outputs(None, port, {})
+
+
 NODE = NodeType.step(
     run,
     "HumanInput",
     "Ask a person",
     outputs=Outputs,
     routes=routes,
+    instead=instead,
     aliases=("HumanInputNode", "Approval", "HumanApproval"),
     effect=True,
     asks=True,

@@ -81,6 +81,10 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     return Choice(taken, Outputs(inputs.input, taken), {"case": taken, "tried": tried[-MAX_TOLD:]})
 
 
+def instead(inputs: Inputs, port: str, ctx: RunContext) -> Outputs:
+    return Outputs(inputs.input, port)
+
+
 def _condition(case: Case) -> Condition:
     return case.condition or Condition(operation="equal", right=case.equals)
 
@@ -91,5 +95,6 @@ NODE = NodeType.step(
     "Switch",
     outputs=Outputs,
     routes=lambda config: [*(case.port for case in config.cases), DEFAULT],
+    instead=instead,
     aliases=("SwitchNode",),
 )
