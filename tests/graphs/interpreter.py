@@ -202,6 +202,7 @@ class Interpreter:
             try:
                 self.region(self.maps[id], (*within, ("item", id, index)))
             except Failed as exc:
+                self.outcome.skipped += self.left_out(id, (*within, ("item", id, index)))
                 status = "dropped" if mode == "drop" else "failed"
                 self.outcome.items.append((id, within, index, status))
                 errors.append({"index": index, "error": exc.args[0]})
@@ -221,6 +222,12 @@ class Interpreter:
             self.made[id] = self.failed(id, within, failed, came)
         else:
             self.made[id] = self.outcome.ran[id, within] = Made({"done": done, "errors": errors})
+
+    def left_out(self, map: str, within: Within) -> list[tuple[str, Within]]:
+        """The steps of an item that has failed before it came to them."""
+        found = [*self.outcome.came, *self.outcome.skipped]
+        told = {id for id, where in found if where[: len(within)] == within}
+        return [(id, within) for id in self.maps[map] if id not in told]
 
     def is_live(self, edge: Edge) -> bool:
         if edge.port == "limit" and edge.source in self.loops:
