@@ -51,7 +51,8 @@ class UrlNotAllowed(NodeError):
     """A workflow may not reach this URL."""
 
     def __init__(self, url: httpx.URL, reason: str) -> None:
-        super().__init__(f"{_origin(url)} is not allowed: {reason}", code="url_not_allowed")
+        message = f"{_origin(url)} is not allowed: {reason}"
+        super().__init__(message, code="url_not_allowed", is_final=True)
 
 
 def outbound_client(

@@ -30,7 +30,10 @@ from nodes.texts import to_text
 Arrived: TypeAlias = Mapping[str, Sequence[Any]]
 """Input port -> the values that live arrows have brought, in edge order."""
 
-_NEVER_BETTER = frozenset({"bad_input", "missing_value", "bad_config", "bad_operand", "unsafe_output"})
+_NEVER_BETTER = frozenset(
+    {"bad_input", "missing_value", "bad_config", "bad_operand", "unsafe_output", "not_supported"}
+    | {"bad_url", "bad_json", "bad_header", "bad_request"}
+)
 """Codes of failures that another attempt would only repeat."""
 
 
@@ -70,12 +73,14 @@ class Acting:
             except Exception as exc:  # whatever a step raises is its failure, told once and by its name
                 failed = self._failure(exc)
                 if attempt >= retries.attempts or not _may_get_better(exc):
-                    return self.give_up(failed, exc)
+                    return self.give_up(failed, exc, arrived)
                 self.run.reporter.failed(self.place, failed.error, will_retry=True)
                 attempt += 1
                 await asyncio.sleep(retries.before(attempt, random.random(), _wished(exc)))
 
-    def give_up(self, failed: StepFailed, cause: BaseException | None = None) -> Outcome:
+    def give_up(
+        self, failed: StepFailed, cause: BaseException | None = None, arrived: Arrived | None = None
+    ) -> Outcome:
         """What the step leaves when no attempt is left.
 
         Raises:
@@ -86,16 +91,27 @@ class Acting:
         if how == "port":
             return {"outputs": {}, "route": ERROR, "error": clean(failed.error)}
         if how == "default":
-            return self._instead()
+            return self._instead(arrived or {})
         raise failed from cause
 
-    def _instead(self) -> Outcome:
+    def _instead(self, arrived: Arrived) -> Outcome:
         given = self.step.policy.default
         if self.step.routes:
-            return {"outputs": {}, "route": given, "because": {"default": given}, "instead": True}
+            outputs = self._passed_on(given, arrived)
+            return {"outputs": outputs, "route": given, "because": {"default": given}, "instead": True}
         body = self.step.type.body
         known = [port for port in ports(self.step.type.outputs) if not body or port.name not in body.gives]
         return {"outputs": {known[0].name: clean(given)} if known else {}, "instead": True}
+
+    def _passed_on(self, port: str, arrived: Arrived) -> dict[str, Any]:
+        """What a router gives by a port that it did not choose."""
+        if self.step.type.instead is None:
+            return {}
+        try:
+            inputs = _inputs(self.step.type.inputs, arrived)
+            return dict(clean(self.step.type.instead(inputs, port, self._context(self.step))))
+        except (NodeError, UnsafeValue):  # what arrived may be what it failed by
+            return {}
 
     def _failure(self, exc: Exception) -> StepFailed:
         if isinstance(exc, StepFailed):  # of the workflow that it runs

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence, Set
 
 from msgspec.structs import fields
 
-from graphs.config import CREDENTIALS, extra
+from graphs.config import CREDENTIALS
 from graphs.fitting import check_arcs, check_ports
+from graphs.kinds import extra
 from graphs.liveness import NEVER, Liveness, TooComplex
 from graphs.plan import ERROR, Arc, Loop, Part, Step
 from graphs.ports import binding_ports, ports, title
@@ -43,6 +44,7 @@ def check(
     for step in steps.values():
         if step.id not in doubtful:
             _fed(step, back, nodes[step.id], problems)
+        _needed(step, nodes[step.id], problems)
     check_arcs(steps, back, problems)
     check_ports(steps, shape, back, nodes, problems)
     _leaking(every, nodes, problems)
@@ -107,6 +109,16 @@ def _fed(step: Step, back: Set[Arc], where: NodeSpec, problems: Problems) -> Non
         if port.required and port.name not in reached:
             message = f"{step.name!r} ({step.type.name}) needs an arrow to its input {port.name!r}"
             problems.error("missing_input", step.id, where.at(), message)
+
+
+def _needed(step: Step, where: NodeSpec, problems: Problems) -> None:
+    for info in fields(step.type.config):
+        keys = (info.name, *extra(info.type, "also", ()))
+        if info.name in step.type.needs and all(where.config.get(key) in (None, "") for key in keys):
+            message = (
+                f"{step.name!r} ({step.type.name}) needs {info.name!r}: only an agent's tool may leave it out"
+            )
+            problems.error("missing_config", step.id, where.at_data, message)
 
 
 def _leaking(every: Sequence[Step | Part], nodes: Mapping[str, NodeSpec], problems: Problems) -> None:

@@ -22,6 +22,8 @@ class Draft:
     nodes: dict[str, NodeSpec] = field(default_factory=dict)
     types: dict[str, NodeType] = field(default_factory=dict)
     settings: dict[str, Settings] = field(default_factory=dict)
+    lost: dict[str, Settings] = field(default_factory=dict)
+    """Of routers whose settings are wrong, so that their ports are not known."""
     policies: dict[str, Policy] = field(default_factory=dict)
     arcs: list[Arc] = field(default_factory=list)
     plain: set[Arc] = field(default_factory=set)

@@ -19,7 +19,7 @@ from langgraph.graph.message import add_messages
 from graphs.acting import Acting, Arrived
 from graphs.options import reduce
 from graphs.plan import LIMIT, Arc, Loop, Plan, Region, Step, Variable
-from graphs.runtime import LimitReached, Place, Run, StepFailed
+from graphs.runtime import LimitReached, Place, Run, StepFailed, Within, Witness
 from graphs.schedule import Schedule
 from graphs.state import (
     KEPT,
@@ -82,6 +82,8 @@ class Frame:
         self.due: list[tuple[str, int]] = []
         """Items of maps that may run now."""
         self._breath = 0
+        if run.witness is not None:  # what another process did of an item
+            run.witness.told.update(id for id in self.plan.steps if channel(id) in state)
         for name, new in state.get(KEPT) or ():
             self.values[name] = self._reduced(name, new)
 
@@ -131,11 +133,10 @@ class Frame:
             if place.key in self.run.stopped:
                 return {"index": index, "stopped": True}, {}
             given = {"outputs": {"item": started["values"][index], "index": index}}
-            run = replace(
-                self.run,
-                within=(*place.within, ("item", map, index)),
-                outer={**self.values, channel(map): given},
-            )
+            within: Within = (*place.within, ("item", map, index))
+            witness = Witness(reporter, within)
+            outer = {**self.values, channel(map): given}
+            run = replace(self.run, within=within, outer=outer, reporter=witness, witness=witness)
             try:
                 values, kept = await self._inside(map, run)
             except LimitReached:
@@ -143,6 +144,7 @@ class Frame:
             except StepFailed as exc:
                 if started["on_error"] == "stop":
                     self.run.stopped.add(place.key)
+                self._tell_left_out(map, index, run, exc)
                 status = "dropped" if started["on_error"] == "drop" else "failed"
                 reporter.item(place, index, status, exc.error)
                 return {"index": index, "error": clean(exc.error)}, {}
@@ -287,6 +289,17 @@ class Frame:
                 if inner in self.plan.maps[id].steps:
                     self.run.reporter.skipped(Place(inner, place.within), because)
 
+    def _tell_left_out(self, map: str, index: int, run: Run, failed: StepFailed) -> None:
+        """Tell of the steps that do not run any more, as an item has failed before it came to them."""
+        known = self.plan.steps.get(failed.step)
+        because = {
+            "message": f"item {index} failed at {known.name if known else failed.step!r}",
+            "routers": [],
+        }
+        for id in self.plan.steps:
+            if id in self.plan.maps[map].steps and run.witness is not None and id not in run.witness.told:
+                self.run.reporter.skipped(Place(id, run.within), because)
+
     async def _act(self, step: Step, path: list[int], arrived: Arrived) -> None:
         self._breath += 1
         if self._breath % BREATH == 0:
@@ -397,6 +410,7 @@ class Frame:
             within=(*place.within, ("call", step.id, 0)),
             outer={},
             objects={},
+            witness=None,
             meter=self.run.meter.inside(plan.limits),
         )
         if step.id in self.work.nested:

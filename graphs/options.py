@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec.structs import asdict
 
+from graphs.mistakes import examine
 from graphs.problems import Problems, pointer
 from graphs.templates import is_name
 from nodes.contract import NodeError
@@ -106,10 +107,16 @@ def _variable(name: str, given: Any, problems: Problems) -> VariableSpec | None:
     if not is_name(name):
         message = f"{name!r} is no name for a variable: a letter or '_', then letters, digits, '_' and '-'"
         problems.error("bad_settings", "", at, message)
+    if spec is None or spec.initial is None:
+        return spec
+    at += pointer("initial")
     try:
-        reduce(spec.reducer, spec.initial, []) if spec else None
+        reduce(spec.reducer, spec.initial, [])
     except NodeError as exc:
         problems.error("bad_settings", "", at, f"{name!r}: {exc}")
+    if "{{" in str(spec.initial):
+        message = f"{name!r} begins with what is written in 'initial': nothing is put in for its {{{{ … }}}}"
+        problems.warning("unused_config", "", at, message)
     return spec
 
 
@@ -132,30 +139,17 @@ def _object(settings: Mapping[str, Any], key: str, problems: Problems) -> Mappin
 
 
 def _read(given: Any, kind: type[_Kind], at: tuple[str, ...], problems: Problems) -> _Kind | None:
-    """Read an object field by field, so that every mistake in it is found; `None` if there is one."""
+    """Read an object; what could be meant where something in it is wrong, if that is known."""
     where = ".".join(at)
     if not isinstance(given, dict):
         message = f"{where!r} is an object of {', '.join(kind.__struct_fields__)}, not {_shown(given)}"
         problems.error("bad_settings", "", pointer("settings", *at), message)
         return None
-    before = problems.errors
-    for key, value in given.items():
-        if key not in kind.__struct_fields__:
-            known = ", ".join(kind.__struct_fields__)
-            hint = problems.did_you_mean(key, kind.__struct_fields__)
-            message = f"{where!r} has no {key!r}; it has: {known}"
-            problems.error("bad_settings", "", pointer("settings", *at, key), message, hint)
-            continue
-        try:
-            msgspec.convert({key: value}, kind)
-        except msgspec.ValidationError as exc:
-            reason = str(exc).partition(" - at `$")[0]
-            choices = get_args(Reducer) if key == "reducer" else ()
-            hint = problems.did_you_mean(value, choices) if isinstance(value, str) else None
-            allowed = f"; allowed: {', '.join(choices)}" if choices else ""
-            message = f"{where}.{key} is {_shown(value)}: {reason}{allowed}"
-            problems.error("bad_settings", "", pointer("settings", *at, key), message, hint)
-    return msgspec.convert(given, kind) if problems.errors == before else None
+    options, mistakes = examine(given, kind)
+    for each in mistakes:
+        hint = problems.did_you_mean(each.found, each.allowed) if each.found else None
+        problems.error("bad_settings", "", pointer("settings", *at, *each.at), each.message(where), hint)
+    return options[0] if options else None
 
 
 def _shown(value: Any) -> str:

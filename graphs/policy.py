@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec.structs import fields
 
-from graphs.problems import Problems
+from graphs.mistakes import examine
+from graphs.problems import Problems, pointer
 from graphs.spec import NodeSpec
 
 _ALSO = {"max_iterations": "max_rounds"}
@@ -87,32 +88,42 @@ def read_policy(node: NodeSpec, own: Collection[str], problems: Problems) -> Pol
             value = int(value)
         try:
             read = value if name == "default" else _converted(name, value)
-        except msgspec.ValidationError as exc:
-            _refuse(key, name, value, str(exc), node, problems)
+        except msgspec.ValidationError:
+            _refuse(key, name, value, node, problems)
             continue
         policy = msgspec.structs.replace(policy, **{name: read})
     if policy.on_error == "default" and "default" not in node.config:
         message = "'on_error' is 'default', but there is no 'default' to go on with"
         problems.error("missing_config", node.id, node.at("data", "on_error"), message)
+    _means_something_else(policy, node, problems)
     return policy
+
+
+def _means_something_else(policy: Policy, node: NodeSpec, problems: Problems) -> None:
+    """Find what is allowed, and hardly what its author wants."""
+    if "{{" in str(policy.default):
+        message = "'default' stays as it is written: nothing is put in for its {{ … }}"
+        problems.warning("unused_config", node.id, node.at("data", "default"), message)
+    retry = policy.retry
+    if isinstance(retry, Retry) and retry.delay > retry.max_delay:
+        message = (
+            f"'retry' waits no longer than its 'max_delay', {retry.max_delay:g} seconds, and 'delay' is more"
+        )
+        problems.warning("unused_config", node.id, node.at("data", "retry"), message)
 
 
 def _converted(name: str, value: Any) -> Any:
     return getattr(msgspec.convert({name: value}, Policy, strict=False), name)
 
 
-def _refuse(key: str, name: str, value: Any, reason: str, node: NodeSpec, problems: Problems) -> None:
+def _refuse(key: str, name: str, value: Any, node: NodeSpec, problems: Problems) -> None:
+    at = node.at("data", key)
+    if isinstance(value, dict) and name == "retry":
+        for each in examine(value, Retry)[1]:
+            hint = problems.did_you_mean(each.found, each.allowed) if each.found else None
+            problems.error("bad_config", node.id, at + pointer(*each.at), each.message(key), hint)
+        return
     shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    hint = problems.did_you_mean(value, _CHOICES.get(name, ())) if isinstance(value, str) else None
     message = f"{key!r} is {shown[:80]!r}; allowed is {_ALLOWED[name]}"
-    hint, at = None, node.at("data", key)
-    if isinstance(value, str):
-        hint = problems.did_you_mean(value, _CHOICES.get(name, ()))
-    elif isinstance(value, dict):
-        unknown = next((each for each in value if each not in _RETRY), None)
-        inner = reason.partition(" - at `$.retry.")[2].rstrip("`") or unknown
-        if inner:
-            what = "is not one of them" if inner == unknown else reason.partition(" - at")[0]
-            message = f"{key!r}: {inner!r} {what}; allowed is {_ALLOWED[name]}"
-            at = node.at("data", key, inner)
-            hint = problems.did_you_mean(inner, _RETRY) if inner == unknown else None
     problems.error("bad_config", node.id, at, message, hint)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec.structs import fields
 
-from graphs.config import extra
+from graphs.kinds import extra
 from nodes.contract import NodeType
 
 _NUMBERED = re.compile(r"(?:input|output)-(\d{1,4})")

@@ -75,9 +75,15 @@ def pointer(*parts: str | int) -> str:
 
 def did_you_mean(found: str, known: Iterable[str]) -> str | None:
     """A hint that names the closest of `known`, if one is close."""
+    near = nearest(found, known)
+    return f"did you mean {near!r}?" if near else None
+
+
+def nearest(found: str, known: Iterable[str]) -> str | None:
+    """The closest of `known`, if one is close."""
     lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(found.lower(), lower, n=1, cutoff=0.7)
-    return f"did you mean {lower[near[0]]!r}?" if near else None
+    return lower[near[0]] if near else None
 
 
 def listed(names: Iterable[str]) -> str:

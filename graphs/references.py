@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 
+from graphs.config import Settings
+from graphs.kinds import shown
+from graphs.options import VariableSpec, reduce
 from graphs.plan import ERROR, Arc, Part, Reference, Step
 from graphs.ports import Port, find, ports
 from graphs.problems import Problems, listed
 from graphs.regions import Shape, around
 from graphs.spec import NodeSpec
 from graphs.templates import Path
+from nodes.contract import NodeError
 
 ROOTS = ("input", "trigger", "run", "vars")
 """What every path may start with, besides the steps' names."""
@@ -57,21 +61,25 @@ def resolve_references(
     parts: Mapping[str, Part],
     steps: Mapping[str, Step],
     shape: Shape,
-    variables: Collection[str],
+    variables: Mapping[str, VariableSpec],
     nodes: Mapping[str, NodeSpec],
+    lost: Mapping[str, Settings],
     broken: Set[str],
     uncertain: Set[str],
     problems: Problems,
 ) -> tuple[dict[str, Part], dict[str, Step]]:
     """Give every path of `parts` and `steps` its meaning; one that has none is a problem.
 
-    A path to one of the `broken` nodes is not judged, and before an `uncertain` one anything may have run.
+    A path to one of the `broken` nodes is not judged, and before an `uncertain` one anything may have run. Of
+    the paths in `lost` settings, whose nodes are no steps, only what they name is looked up.
     """
     names = Names(nodes.values())
     scope = _Scope(steps, shape, Before(steps, shape), variables, nodes, names, broken, uncertain, problems)
     new_steps = {
         id: dataclasses.replace(step, references=scope.resolve(step, [id])) for id, step in steps.items()
     }
+    for id, settings in lost.items():
+        scope.look_up(id, settings)
     users = users_of(parts, steps)
     new_parts = {
         id: dataclasses.replace(part, references=scope.resolve(part, users.get(id, [])))
@@ -159,7 +167,7 @@ class _Scope:
     steps: Mapping[str, Step]
     shape: Shape
     before: Before
-    variables: Collection[str]
+    variables: Mapping[str, VariableSpec]
     nodes: Mapping[str, NodeSpec]
     names: Names
     broken: Set[str]
@@ -191,6 +199,16 @@ class _Scope:
                     found[path] = dataclasses.replace(reference, rounds=rounds if late else 0)
         return found
 
+    def look_up(self, id: str, settings: Settings) -> None:
+        """Find what the paths in settings name and there is nowhere in the drawing."""
+        for path, at in dict.fromkeys(settings.paths):
+            if path.root in ROOTS:
+                self._root(path, id, at)
+                continue
+            step = self._step(path, id, at, lambda: [*ROOTS, *self.names.written.values()])
+            if step is not None and self.steps[step].type.body is None:
+                self._output(step, [], path, id, at)
+
     def _sees(self, user: str, step: str) -> bool:
         """Whether `step` has been decided when `user` starts, and is no item's own business."""
         if step in self.before.maps(user):
@@ -201,12 +219,18 @@ class _Scope:
     def _sets(self, node: Step | Part) -> None:
         if node.type.sets is None or not node.settings.valid:
             return
-        for name in node.type.sets(node.settings.provisional()):
-            if name not in self.variables:
+        where = self.nodes[node.id]
+        for name, value in node.type.sets(node.settings.provisional()).items():
+            at = where.at("data", "variable") if "variable" in where.config else where.at_data
+            if (variable := self.variables.get(name)) is None:
                 message = f"{name!r} is no variable of this workflow; its variables: {listed(self.variables)}"
-                at = self.nodes[node.id].at("data", "variable")
-                known = "variable" in self.nodes[node.id].config
-                self._unknown_variable(name, message, node.id, at if known else self.nodes[node.id].at_data)
+                self._unknown_variable(name, message, node.id, at)
+            elif variable.initial is not None and value is not None:
+                try:
+                    reduce(variable.reducer, variable.initial, [value])
+                except NodeError as exc:
+                    message = f"{name!r} begins with {shown(variable.initial)}: {exc.message}"
+                    self.problems.error("bad_config", node.id, at, message)
 
     def _unknown_variable(self, name: str, message: str, id: str, at: str) -> None:
         hint = self.problems.did_you_mean(name, self.variables)

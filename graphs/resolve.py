@@ -46,7 +46,15 @@ def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems, above: t
     steps = {id: without(steps[id], back, shape.unclear) for id in shape.order}
     triggers = tuple(step.id for step in steps.values() if step.type.kind == "trigger")
     parts, steps = resolve_references(
-        parts, steps, shape, options.variables, draft.nodes, draft.broken, draft.uncertain, problems
+        parts,
+        steps,
+        shape,
+        options.variables,
+        draft.nodes,
+        draft.lost,
+        draft.broken,
+        draft.uncertain,
+        problems,
     )
     check(steps, parts, triggers, draft.nodes, shape, draft.doubtful, draft.uncertain, problems)
     children = called(steps, draft, registry, problems, above)
@@ -85,8 +93,8 @@ def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
             continue
         draft.types[node.id] = node_type
         settings = read_settings(node, node_type, problems)
-        if settings.valid or node_type.routes is None:
-            draft.settings[node.id] = settings
+        known = settings.valid or node_type.routes is None
+        (draft.settings if known else draft.lost)[node.id] = settings
         if node_type.is_step:
             draft.policies[node.id] = read_policy(node, spellings(node_type), problems)
 

@@ -64,6 +64,48 @@ class Reporter(Protocol):
         """Return when everything told so far is kept."""
 
 
+class Witness:
+    """A reporter that also remembers which of the steps of one item have begun or been skipped."""
+
+    def __init__(self, reporter: Reporter, within: Within) -> None:
+        self._reporter = reporter
+        self._within = len(within)
+        self.told: set[str] = set()
+
+    def started(self, place: Place, node_type: NodeType) -> None:
+        self._remember(place)
+        self._reporter.started(place, node_type)
+
+    def text(self, place: Place, text: str) -> None:
+        self._reporter.text(place, text)
+
+    def finished(
+        self, place: Place, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]
+    ) -> None:
+        self._reporter.finished(place, node_type, outputs, ms, usage)
+
+    def skipped(self, place: Place, because: Mapping[str, Any]) -> None:
+        self._remember(place)
+        self._reporter.skipped(place, because)
+
+    def failed(
+        self, place: Place, error: Mapping[str, Any], *, will_retry: bool = False, goes_on: bool = False
+    ) -> None:
+        self._reporter.failed(place, error, will_retry=will_retry, goes_on=goes_on)
+
+    def item(self, place: Place, index: int, status: str, error: Mapping[str, Any] | None) -> None:
+        self._reporter.item(place, index, status, error)
+
+    async def written(self) -> None:
+        await self._reporter.written()
+
+    def _remember(self, place: Place) -> None:
+        if all(
+            kind != "call" for kind, _, _ in place.within[self._within :]
+        ):  # ids of other workflows are others
+            self.told.add(place.step)
+
+
 class StepFailed(Exception):
     """A step of the run failed; its failure has been reported."""
 
@@ -142,5 +184,7 @@ class Run:
     """What providers made, by node id."""
     gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     """How many items of a map may run at once, by the place of the map."""
+    witness: Witness | None = None
+    """For an item of a map: who knows what has begun there."""
     stopped: set[str] = field(default_factory=set)
     """The places of maps of which an item has failed, so that no more need to begin."""

@@ -230,11 +230,12 @@ def _edges(items: list[Any], problems: Problems) -> list[EdgeSpec]:
 
 
 def _fits(item: Any, key: str, index: int, problems: Problems) -> bool:
-    """Whether an entry has the shape of a node or an edge; if not, the first mistake is a problem."""
+    """Whether an entry has the shape of a node or an edge; what is wrong is in `problems`."""
     if not isinstance(item, Mapping):
         message = f"an entry of '{key}' is an object, not {_kind(item)}"
         problems.error("bad_shape", "", pointer(key, index), message)
         return False
+    before = problems.errors
     for name, (kind, required) in _SHAPES[key].items():
         found = item.get(name)
         wrong = None
@@ -247,7 +248,8 @@ def _fits(item: Any, key: str, index: int, problems: Problems) -> bool:
         if wrong:
             at = pointer(key, index) if found is None else pointer(key, index, name)
             problems.error("bad_shape", _text(item, "id"), at, wrong)
-            return False
+    if problems.errors > before:
+        return False
     where, at = _text(item, "id"), pointer(key, index, "data")
     return _is_shallow(item.get("data"), "data", where, at, problems) if key == "nodes" else True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,6 +16,7 @@ import re2
 from msgspec import UNSET
 
 from nodes.contract import NodeError
+from nodes.mistakes import Keys, Mistakes
 from nodes.texts import to_text
 
 OperandType: TypeAlias = Literal["any", "text", "number", "boolean", "date", "list"]
@@ -76,14 +77,16 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     case_sensitive: bool = True
 
     def __post_init__(self) -> None:
-        _check_form(self)
+        found = [*_wrong_form(self)]
         if self.operation is not None:
-            _check_comparison(self, self.operation)
+            found += _wrong_comparison(self, self.operation)
         depth, comparisons = _size(self)
         if depth > MAX_DEPTH:
-            raise ValueError(f"the condition is nested {depth} levels deep; allowed are {MAX_DEPTH}")
+            found.append((f"the condition is nested {depth} levels deep; allowed are {MAX_DEPTH}", ()))
         if comparisons > MAX_COMPARISONS:
-            raise ValueError(f"the condition has {comparisons} comparisons; allowed are {MAX_COMPARISONS}")
+            found.append((f"the condition has {comparisons} comparisons; allowed are {MAX_COMPARISONS}", ()))
+        if found:
+            raise Mistakes(found)
 
 
 def holds(condition: Condition, subject: Any = None) -> bool:
@@ -149,7 +152,7 @@ def shortened(value: Any) -> Any:
     return value if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def _check_form(condition: Condition) -> None:
+def _wrong_form(condition: Condition) -> Iterator[tuple[str, Keys]]:
     compares = (
         condition.operation is not None
         or condition.left is not UNSET
@@ -166,28 +169,32 @@ def _check_form(condition: Condition) -> None:
     forms = [name for name, is_given in given.items() if is_given]
     if len(forms) != 1:
         found = f"this one is {' and '.join(forms)}" if forms else "this one is empty"
-        raise ValueError(f"a condition is one of {', '.join(given)}; {found}")
-    if condition.all == () or condition.any == ():
-        raise ValueError(f"{forms[0]} has no conditions; allowed are 1 to {MAX_COMPARISONS}")
-    if compares and condition.operation is None:
-        raise ValueError(f"a comparison needs an 'operation': {', '.join(OPERATIONS[condition.type])}")
+        yield f"a condition is one of {', '.join(given)}; {found}", ()
+    for name, joined in (("all", condition.all), ("any", condition.any)):
+        if joined == ():
+            yield f"{name!r} has no conditions; allowed are 1 to {MAX_COMPARISONS}", (name,)
+    if compares and condition.operation is None and len(forms) == 1:
+        yield f"a comparison needs an 'operation': {', '.join(OPERATIONS[condition.type])}", ()
 
 
-def _check_comparison(condition: Condition, operation: Operation) -> None:
+def _wrong_comparison(condition: Condition, operation: Operation) -> Iterator[tuple[str, Keys]]:
     allowed, right = OPERATIONS[condition.type], condition.right
     if operation not in allowed:
         of_type = f"{operation!r} does not compare values of the type {condition.type!r}"
-        raise ValueError(f"{of_type}; allowed: {', '.join(allowed)}")
-    if right is UNSET and operation not in _WITHOUT_RIGHT:
-        raise ValueError(f"{operation!r} needs a 'right' operand")
-    is_open = isinstance(right, str) and "{{" in right
-    if operation in ("matches", "regex") and isinstance(right, str) and not is_open:
+        yield f"{of_type}; allowed: {', '.join(allowed)}", ()
+    if operation in _WITHOUT_RIGHT:
+        return
+    if right is UNSET:
+        yield f"{operation!r} needs a 'right' operand", ()
+    elif isinstance(right, str) and "{{" in right:
+        return
+    elif operation in ("matches", "regex") and isinstance(right, str):
         try:
             pattern(right, condition.case_sensitive)
         except ValueError as exc:
-            raise ValueError(f"'right' is {exc}") from None
-    if operation == "between" and not isinstance(right, str) and not _is_range(right):
-        raise ValueError(f"'right' is {_shown(right)}; allowed is {_RANGE}")
+            yield f"'right' is {exc}", ("right",)
+    elif operation == "between" and not isinstance(right, str) and not _is_range(right):
+        yield f"'right' is {_shown(right)}; allowed is {_RANGE}", ("right",)
 
 
 def _size(condition: Condition) -> tuple[int, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_type_hints
 
 import httpx
 import msgspec
 
+from nodes.mistakes import Keys
 from nodes.question import Question
 
 Kind: TypeAlias = Literal["step", "trigger", "provider"]
@@ -162,7 +163,7 @@ def setting(
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
     `also` lists other spellings found in saved drawings, `secret` keeps the value out of everything
-    that leaves the server, `template=False` takes `{{ … }}` literally.
+    that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run.
     """
     return msgspec.Meta(description=description, extra={"also": also, "secret": secret, "template": template})
 
@@ -195,6 +196,8 @@ class NodeType:
     routes: Routes | None = None
     """For a router: config -> the ports of which it takes one. Its edges carry the primary output."""
     route_aliases: Mapping[str, str] = field(default_factory=dict)
+    instead: Callable[[Any, str, RunContext], msgspec.Struct] | None = None
+    """For a router: (inputs, port, ctx) -> what it gives by a port that a failure takes in its place."""
     ignores: tuple[str, ...] = ()
     """Config keys that editors save and that mean nothing here; they cause no warning."""
     tool: Make | None = None
@@ -215,8 +218,13 @@ class NodeType:
     """For a step that runs another workflow and returns a `Call`: config -> which."""
     rounds: Callable[[Any], int] | None = None
     """For a step that counts a loop's rounds and ends it: config -> the most rounds."""
-    sets: Callable[[Any], Sequence[str]] | None = None
-    """config -> the variables that it sets."""
+    sets: Callable[[Any], Mapping[str, Any]] | None = None
+    """config -> the variables that it sets, and to what; `None` where that is not known before it runs."""
+    mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None
+    """config -> what a run would fail by beyond its types, with the keys to it: asked when a drawing is
+    checked, with the texts' `{{ … }}` still in them."""
+    needs: tuple[str, ...] = ()
+    """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
 
@@ -231,6 +239,7 @@ class NodeType:
         aliases: Sequence[str] = (),
         routes: Routes | None = None,
         route_aliases: Mapping[str, str] | None = None,
+        instead: Callable[[Any, str, RunContext], msgspec.Struct] | None = None,
         ignores: Sequence[str] = (),
         tool: Make | None = None,
         effect: bool = False,
@@ -241,7 +250,9 @@ class NodeType:
         body: Body | None = None,
         calls: Callable[[Any], WorkflowRef] | None = None,
         rounds: Callable[[Any], int] | None = None,
-        sets: Callable[[Any], Sequence[str]] | None = None,
+        sets: Callable[[Any], Mapping[str, Any]] | None = None,
+        mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
+        needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
     ) -> Self:
         """Declare `async def run(config, inputs[, bindings], ctx)`; its annotations are the ports.
@@ -269,6 +280,7 @@ class NodeType:
             aliases=tuple(aliases),
             routes=routes,
             route_aliases=dict(route_aliases or {}),
+            instead=instead,
             ignores=tuple(ignores),
             tool=tool,
             effect=effect,
@@ -279,6 +291,8 @@ class NodeType:
             calls=calls,
             rounds=rounds,
             sets=sets,
+            mistakes=mistakes,
+            needs=tuple(needs),
             hosts=hosts,
         )
 

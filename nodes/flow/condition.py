@@ -68,12 +68,17 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     return Choice(TRUE if holds else FALSE, Outputs(inputs.input, holds), because)
 
 
+def instead(inputs: Inputs, port: str, ctx: RunContext) -> Outputs:
+    return Outputs(inputs.input, port == TRUE)
+
+
 NODE = NodeType.step(
     run,
     "ConditionNode",
     "Condition",
     outputs=Outputs,
     routes=lambda config: (TRUE, FALSE),
+    instead=instead,
     route_aliases={"true": TRUE, "false": FALSE, "output-0": TRUE, "output-1": FALSE},
     aliases=("Condition",),
 )

@@ -5,11 +5,13 @@ With a deadline there is one port more, for when nobody has answered in time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
 
 from nodes.contract import Choice, NodeType, RunContext, port, setting
+from nodes.mistakes import Keys, Mistakes, twice
 from nodes.question import EXPIRED, Action, Field, Question
 
 ANSWER = "answer"
@@ -42,16 +44,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     def __post_init__(self) -> None:
-        for what, names in (("actions", actions(self)), ("form fields", [field.name for field in self.form])):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"two {what} are called {twice[0]!r}; their names must differ")
-            if "" in names:
-                raise ValueError(f"one of the {what} has an empty name")
-        if self.deadline is not msgspec.UNSET and TOO_LATE in actions(self):
-            raise ValueError(
-                f"an action is called {TOO_LATE!r}, as is the port for a deadline that has passed; "
-                "call the action something else, or leave out 'deadline'"
-            )
+        found = [*_wrong_actions(self), *_wrong_form(self)]
+        if found:
+            raise Mistakes(found)
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -66,6 +61,37 @@ class Outputs(msgspec.Struct, frozen=True):
 
 def actions(config: Config) -> list[str]:
     return [each if isinstance(each, str) else each.id for each in config.actions]
+
+
+def _wrong_actions(config: Config) -> Iterator[tuple[str, Keys]]:
+    ids = actions(config)
+    at: list[Keys] = [
+        ("actions", place) if isinstance(each, str) else ("actions", place, "id")
+        for place, each in enumerate(config.actions)
+    ]
+    for place in twice(ids):
+        yield f"two actions are called {ids[place]!r}; their names must differ", at[place]
+    for place, id in enumerate(ids):
+        if not id:
+            yield "one of the actions has an empty name", at[place]
+        if id == TOO_LATE and config.deadline is not msgspec.UNSET:
+            message = f"an action is called {TOO_LATE!r}, as is the port for a deadline that has passed; "
+            yield message + "call the action something else, or leave out 'deadline'", at[place]
+
+
+def _wrong_form(config: Config) -> Iterator[tuple[str, Keys]]:
+    names = [field.name for field in config.form]
+    for place in twice(names):
+        yield f"two form fields are called {names[place]!r}; their names must differ", ("form", place, "name")
+    for place, field in enumerate(config.form):
+        if not field.name:
+            yield "one of the form fields has an empty name", ("form", place, "name")
+        if field.type == "select" and not field.options:
+            message = f"the form field {field.name!r} is a select, and has no 'options' to choose from"
+            yield message, ("form", place)
+        for at in twice(field.options):
+            message = f"the form field {field.name!r} has the option {field.options[at]!r} twice"
+            yield message, ("form", place, "options", at)
 
 
 def routes(config: Config) -> list[str]:
@@ -88,12 +114,17 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     return Choice(action, Outputs(values or action, action, values), {"action": action})
 
 
+def instead(inputs: Inputs, port: str, ctx: RunContext) -> Outputs:
+    return Outputs(None, port, {})
+
+
 NODE = NodeType.step(
     run,
     "HumanInput",
     "Ask a person",
     outputs=Outputs,
     routes=routes,
+    instead=instead,
     aliases=("HumanInputNode", "Approval", "HumanApproval"),
     effect=True,
     asks=True,

@@ -49,12 +49,18 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     return Choice(LIMIT if config.condition else DONE, Outputs(inputs.input, had), because)
 
 
+def instead(inputs: Inputs, port: str, ctx: RunContext) -> Outputs:
+    had = max(ctx.round - 1, 0)
+    return Outputs(inputs.input, had + 1 if port == BODY else had)
+
+
 NODE = NodeType.step(
     run,
     "Loop",
     "Loop",
     outputs=Outputs,
     routes=lambda config: (BODY, DONE, LIMIT),
+    instead=instead,
     aliases=("LoopNode",),
     rounds=lambda config: config.max_rounds,
 )

@@ -36,5 +36,5 @@ NODE = NodeType.step(
     "SetVariable",
     "Set a variable",
     aliases=("SetVariableNode",),
-    sets=lambda config: (config.variable,),
+    sets=lambda config: {config.variable: config.value},
 )

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from nodes.conditions import MAX_TOLD, Condition, explain
 from nodes.contract import Choice, NodeType, RunContext, port, setting
+from nodes.mistakes import Keys, Mistakes, twice
 
 DEFAULT = "default"
 
@@ -23,14 +24,18 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
     def __post_init__(self) -> None:
+        found: list[tuple[str, Keys]] = []
         if self.port == DEFAULT or "{{" in self.port:
             why = "the way of no case" if self.port == DEFAULT else "not known before the run"
-            raise ValueError(f"the port {self.port!r} is {why}; allowed is any other text of its own")
+            message = f"the port {self.port!r} is {why}; allowed is any other text of its own"
+            found.append((message, ("port",)))
         if (self.condition is None) == (self.equals is UNSET):
-            found = "neither" if self.condition is None else "both"
-            raise ValueError(
-                f"the case {self.port!r} has {found} of 'condition' and 'equals'; allowed is one"
+            both = "neither" if self.condition is None else "both"
+            found.append(
+                (f"the case {self.port!r} has {both} of 'condition' and 'equals'; allowed is one", ())
             )
+        if found:
+            raise Mistakes(found)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,8 +55,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
             raise ValueError(message)
         ports = [case.port for case in self.cases]
-        if twice := sorted({each for each in ports if ports.count(each) > 1}):
-            raise ValueError(f"two cases have the port {twice[0]!r}; their ports must differ")
+        if again := twice(ports):
+            words = "two cases have the port {!r}; their ports must differ"
+            raise Mistakes([(words.format(ports[at]), ("cases", at, "port")) for at in again])
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -75,6 +81,10 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     return Choice(taken, Outputs(inputs.input, taken), {"case": taken, "tried": tried[-MAX_TOLD:]})
 
 
+def instead(inputs: Inputs, port: str, ctx: RunContext) -> Outputs:
+    return Outputs(inputs.input, port)
+
+
 def _condition(case: Case) -> Condition:
     return case.condition or Condition(operation="equal", right=case.equals)
 
@@ -85,5 +95,6 @@ NODE = NodeType.step(
     "Switch",
     outputs=Outputs,
     routes=lambda config: [*(case.port for case in config.cases), DEFAULT],
+    instead=instead,
     aliases=("SwitchNode",),
 )

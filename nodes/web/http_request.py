@@ -7,6 +7,7 @@ import hashlib
 import re
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import httpx
 import msgspec
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.mistakes import Keys
 from nodes.pauses import may_get_better, retry_after
 from nodes.texts import to_text
 from nodes.web.exchange import (
@@ -165,8 +167,7 @@ def _outputs(call: Call, started: float, response: httpx.Response | None, conten
 
 def _call(config: Config, key: str, *, url: str = "", query: Any = None, body: Any = None) -> Call:
     """What `config` sends; what it leaves open may come from a model, and what it fixes wins."""
-    if not config.verify_ssl:
-        raise NodeError("certificates are always verified: switch 'verify_ssl' on", code="not_supported")
+    _check_certificates(config)
     if not (config.url or url):
         raise NodeError("'url' is empty", code="missing_value")
     address = parse_url(config.url or url)
@@ -288,6 +289,45 @@ def _for_model(response: httpx.Response) -> str:
     return text if response.is_success and text else f"{status_line(response)}\n{text}".strip()
 
 
+def mistakes(config: Config) -> Iterator[tuple[str, Keys]]:
+    """What no answer could come of, as far as it is known before the run."""
+    checks: dict[str, Callable[[], object]] = {
+        "url": lambda: _check_url(config.url),
+        "headers": lambda: _headers(config),
+        "url_params": lambda: as_object(config.url_params, "url_params"),
+        "body": lambda: _check_body(config),
+        "auth_token": lambda: _credentials(config),
+        "verify_ssl": lambda: _check_certificates(config),
+    }
+    for name, check in checks.items():
+        value = getattr(config, name)
+        if not (isinstance(value, str) and "{{" in value and name != "url"):
+            try:
+                check()
+            except NodeError as exc:
+                yield exc.message, (name,)
+
+
+def _check_url(url: str) -> None:
+    known, *rest = url.split("{{", 1)
+    known = known.strip()
+    begins = known.lower()
+    if rest and ("https://".startswith(begins) or "http://".startswith(begins)):
+        return
+    if known and parse_url(f"{known}x" if rest else known).scheme not in ("http", "https"):
+        raise NodeError("'url' must begin with http:// or https://", code="bad_url")
+
+
+def _check_body(config: Config) -> None:
+    if config.method in _WITH_BODY and isinstance(config.body, str) and config.body:
+        encode(config.body, config.content_type)
+
+
+def _check_certificates(config: Config) -> None:
+    if not config.verify_ssl:
+        raise NodeError("certificates are always verified: switch 'verify_ssl' on", code="not_supported")
+
+
 def hosts(config: Config) -> list[str]:
     host = urlsplit(config.url).hostname
     return [host] if host else []
@@ -302,4 +342,6 @@ NODE = NodeType.step(
     aliases=("HttpClient", "HttpRequestNode", "HttpClientNode"),
     ignores=("template_context",),
     hosts=hosts,
+    mistakes=mistakes,
+    needs=("url",),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +62,23 @@ class Drawing:
                 is_trigger=kind == "StartNode",
                 joins_any=self.data[id].get("join") == "any",
                 error_port=any(edge.source == id and edge.port == "error" for edge in self.edges),
+                goes_on=self.goes_on(id),
                 item_error=self.data[id].get("on_item_error", "stop"),
                 most=self.data[id].get("max_rounds", 0),
             )
             for id, kind in self.kinds.items()
         }
+
+    def goes_on(self, id: str) -> Callable[[Came], Made] | None:
+        """What the step makes where it fails and has a default."""
+        data = self.data[id]
+        if data.get("on_error") != "default":
+            return None
+        if data.get("ways"):
+            way = data["default"]
+            return lambda came: Made({"output": [way, *(value for _, value in came)]}, way)
+        port = "done" if self.kinds[id] == "Map" else "output"
+        return lambda came: Made({port: data["default"]})
 
     def loops(self) -> dict[str, frozenset[str]]:
         """The steps of each loop; edges into the first step of a loop around it do not count."""
@@ -188,10 +200,15 @@ class _Maker:
 
     def _router(self, sources: Any, fed: Any, depth: int, outer: Any) -> list[tuple[str, str]]:
         ways = WAYS[: self.pick(2, 3)]
-        id = self.plain(sources, ways=list(ways))
+        fate = (
+            {"fails": 2, "on_error": "default", "default": self.pick(*ways)} if self.pick(*[0] * 3, 1) else {}
+        )
+        id = self.plain(sources, ways=list(ways), **fate)
         return [(id, way) for way in ways]
 
     def _failing(self, sources: Any, fed: Any, depth: int, outer: Any) -> list[tuple[str, str]]:
+        if self.pick(False, False, True):
+            return [(self.plain(sources, fails=2, on_error="default", default="a default"), "output")]
         id = self.plain(sources, fails=self.pick(2, 3), on_error="port")
         end = self.plain([(id, "error")])
         return [(id, "output"), (end, "output")]

@@ -17,6 +17,16 @@ Came: TypeAlias = list[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a step makes: a value for each port; if it takes a way, only edges from that port are live."""
+
+    values: Mapping[str, Any]
+    way: str | None = None
+    items: Sequence[Any] | None = None
+    """For a map."""
+
+
+@dataclass(frozen=True)
 class Node:
     id: str
     name: str = ""
@@ -24,6 +34,8 @@ class Node:
     is_end: bool = False
     joins_any: bool = False
     error_port: bool = False
+    goes_on: Callable[[Came], Made] | None = None
+    """What a step makes of what came where it fails, and goes on with a default."""
     item_error: str = "stop"
     """For a map: `stop`, `keep` or `drop`."""
     most: int = 0
@@ -36,16 +48,6 @@ class Edge:
     port: str
     target: str
     input: str = "input"
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a step makes: a value for each port; if it takes a way, only edges from that port are live."""
-
-    values: Mapping[str, Any]
-    way: str | None = None
-    items: Sequence[Any] | None = None
-    """For a map."""
 
 
 class Failed(Exception):
@@ -140,11 +142,13 @@ class Interpreter:
             made = self.act(id, within, came, self.made)
             self.outcome.ran[id, within] = made
         except Failed as exc:
-            made = self.failed(id, within, exc)
+            made = self.failed(id, within, exc, came)
         self.made[id] = made
 
-    def failed(self, id: str, within: Within, exc: Failed) -> Made:
+    def failed(self, id: str, within: Within, exc: Failed, came: Came) -> Made:
         self.outcome.failed.append((id, within))
+        if (goes_on := self.nodes[id].goes_on) is not None:
+            return goes_on(came)
         if not self.nodes[id].error_port:
             raise exc
         return Made({"error": exc.args[0]}, "error")
@@ -198,6 +202,7 @@ class Interpreter:
             try:
                 self.region(self.maps[id], (*within, ("item", id, index)))
             except Failed as exc:
+                self.outcome.skipped += self.left_out(id, (*within, ("item", id, index)))
                 status = "dropped" if mode == "drop" else "failed"
                 self.outcome.items.append((id, within, index, status))
                 errors.append({"index": index, "error": exc.args[0]})
@@ -213,11 +218,16 @@ class Interpreter:
         if errors and mode == "stop":
             index, error = errors[0]["index"], errors[0]["error"]
             message = f"item {index}: {error['step']}: {error['message']}"
-            self.made[id] = self.failed(
-                id, within, Failed({"code": error["code"], "step": id, "message": message, "item": index})
-            )
+            failed = Failed({"code": error["code"], "step": id, "message": message, "item": index})
+            self.made[id] = self.failed(id, within, failed, came)
         else:
             self.made[id] = self.outcome.ran[id, within] = Made({"done": done, "errors": errors})
+
+    def left_out(self, map: str, within: Within) -> list[tuple[str, Within]]:
+        """The steps of an item that has failed before it came to them."""
+        found = [*self.outcome.came, *self.outcome.skipped]
+        told = {id for id, where in found if where[: len(within)] == within}
+        return [(id, within) for id in self.maps[map] if id not in told]
 
     def is_live(self, edge: Edge) -> bool:
         if edge.port == "limit" and edge.source in self.loops:

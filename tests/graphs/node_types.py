@@ -121,14 +121,26 @@ async def fated(config: Fate, inputs: Sighted, ctx: RunContext) -> Choice | One:
     return Choice(config.ways[fate(ctx.idempotency_key, len(config.ways))], output, {})
 
 
+def passed_on(inputs: Sighted, port: str, ctx: RunContext) -> One:
+    return One([port, *inputs.input])
+
+
 FATED = NodeType.step(fated, "Fated", "Does as fate has it", outputs=One)
 ACTING = NodeType.step(fated, "FatedEffect", "Does so outside", outputs=One, effect=True)
-CHOOSING = NodeType.step(fated, "FatedRouter", "Chooses so", outputs=One, routes=lambda config: config.ways)
+CHOOSING = NodeType.step(
+    fated,
+    "FatedRouter",
+    "Chooses so",
+    outputs=One,
+    routes=lambda config: config.ways,
+    instead=passed_on,
+)
 ACTING_ROUTER = NodeType.step(
     fated,
     "FatedEffectRouter",
     "Acts and chooses",
     outputs=One,
     routes=lambda config: config.ways,
+    instead=passed_on,
     effect=True,
 )

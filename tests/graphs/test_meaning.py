@@ -92,6 +92,7 @@ def compare(drawing: Drawing, loop: asyncio.Runner) -> bool:
             {id: found["output"] for id, found in actual.outputs.items() if "output" in found}
         )
         assert told(actual) == meant(drawing, expected), f"with fuse={fuse}: {drawing.flow_data}"
+        assert untold(drawing, actual) == []
         assert shape(compiled) == (
             {k: sorted(v) for k, v in drawing.loops().items()},
             {k: sorted(v) for k, v in drawing.maps.items()},
@@ -160,6 +161,18 @@ def outside(found: list[Any], failed: list[tuple[str, int]]) -> list[Any]:
         each
         for each in found
         if not any(inside(each if isinstance(each, str) else each[0], map, index) for map, index in failed)
+    ]
+
+
+def untold(drawing: Drawing, actual: Recording) -> list[tuple[str, str, int]]:
+    """Steps of failed items of which nothing has been told."""
+    began = [*actual.those("started"), *actual.those("skipped")]
+    return [
+        (id, map, index)
+        for map, index, status in actual.items
+        if status != "succeeded"
+        for id in drawing.maps[parts(map)[0]]
+        if not any(parts(key)[0] == id and inside(key, map, index) for key in began)
     ]
 
 

@@ -41,6 +41,8 @@ async def tries(config: Nothing, inputs: Came, ctx: RunContext) -> Gives:
     return Gives(what)
 
 
+GREATER = {"operation": "greater", "right": 3}
+
 TRYING = NodeType.step(tries, "Tries", "Tries", effect=True)
 MODULE = type(node_types)("tries")
 MODULE.TRYING = TRYING  # type: ignore[attr-defined]
@@ -154,6 +156,37 @@ async def test_a_failure_can_become_a_value() -> None:
     recording = await trying(NodeError("no"), on_error="default", default={"nothing": True})
 
     assert recording.output == {"nothing": True}
+
+
+@pytest.mark.parametrize(
+    ("router", "way", "said"),
+    [
+        (node("router", "ConditionNode", condition=GREATER, on_error="default", default="false_output"),
+         "false_output", {"output": "many", "result": False}),
+        (node("router", "Switch", cases=[{"port": "more", "condition": GREATER}], on_error="default",
+              default="more"), "more", {"output": "many", "case": "more"}),
+        (node("router", "Loop", condition=GREATER, on_error="default", default="done"),
+         "done", {"output": "many", "round": 0}),
+    ],
+)  # fmt: skip
+async def test_a_router_that_fails_passes_on_what_arrived_by_its_default(
+    router: dict[str, Any], way: str, said: dict[str, Any]
+) -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        router,
+        node("text", "Echo", uses=["{{ router }}", f"{{{{ router.{list(said)[1]} }}}}"]),
+        node("back", "Template", template="x"),
+        edge("start", "router"),
+        edge("router", "text", way),
+        *([edge("router", "back", "body"), edge("back", "router")] if way == "done" else []),
+    )
+
+    recording = await run(Compiler(TYPES).compile(flow), "many")
+
+    assert recording.output["inputs"] == ["many"]
+    assert recording.output["uses"] == list(said.values())
+    assert len(recording.those("failed")) == 1
 
 
 async def test_a_step_that_joins_any_takes_the_first_live_arrow_and_leaves_the_rest() -> None:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from graphs.config import convert
+from graphs.kinds import convert
 from nodes.conditions import Condition
 from nodes.contract import Choice, NodeError
 from nodes.flow.condition import FALSE, NODE, TRUE, Config, Inputs, Operation, Outputs, run
