@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test faults fuzz bench lint clean lock
+.PHONY: run test faults soak fuzz bench lint clean lock
 
 # Installed again when the pins or the package's own description change.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -29,6 +29,9 @@ test: $(VENV)/.installed-dev  ## run all tests, on a Postgres of their own
 
 faults: $(VENV)/.installed-dev  ## kill a server at every single statement of several drawings; some minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) -m faults $(ARGS)
+
+soak: $(VENV)/.installed-dev  ## two servers, two workers, everything breaks: for MINUTES=20, with SEED=
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(VENV)/.installed-dev  ## random drawings against the reference interpreter, for MINUTES=30, from fresh seeds
 	@FUZZ_MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest -n $(WORKERS) tests/graphs/test_meaning.py $(ARGS)
