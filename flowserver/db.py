@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import random
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -35,6 +37,13 @@ PATIENCE: dict[str, Any] = {
 MOST_HELD = 20.0
 """Seconds for which a connection of the pool may be held; nothing else is awaited meanwhile, so a longer time
 means that the database does not answer."""
+
+PAUSES = (0.05, 0.1, 0.2, 0.4)
+"""Seconds, more or less, before a write is tried again."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _LOCK = 7_231_001
 
@@ -73,6 +82,20 @@ async def _check(conn: AsyncConnection[DictRow]) -> None:
     poll.register(conn.fileno(), select.POLLIN)
     if poll.poll(0):
         await AsyncConnectionPool.check_connection(conn)
+
+
+async def tried_again(write: Callable[[], Awaitable[T]]) -> T:
+    """What `write` gives; it is called again when Postgres gave its transaction up, or its line broke.
+
+    So it must not matter whether it was carried out before.
+    """
+    for pause in PAUSES:
+        try:
+            return await write()
+        except (psycopg.OperationalError, psycopg.errors.TransactionRollback) as exc:
+            logger.warning("not written (%s); trying again", type(exc).__name__)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+    return await write()
 
 
 def hang_up(conn: BaseConnection[Any]) -> None:

@@ -20,7 +20,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow, dict_row
 
-from flowserver.db import Pool
+from flowserver.db import Pool, tried_again
 from flowserver.errors import Fenced
 
 MARK = "fs_run_id"
@@ -89,13 +89,15 @@ class FencedSaver(AsyncPostgresSaver):
         # What a step told must be in the journal before it can count as done: it is never run again then.
         await self._flush()
         self._is_new = False
-        return await super().aput(config, checkpoint, metadata, new_versions)
+        put = super().aput
+        return await tried_again(lambda: put(config, checkpoint, metadata, new_versions))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         await self._flush()
-        await super().aput_writes(config, writes, task_id, task_path)
+        put = super().aput_writes
+        await tried_again(lambda: put(config, writes, task_id, task_path))
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
