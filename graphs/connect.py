@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from graphs.config import Settings
 from graphs.plan import ERROR, LIMIT, Arc, routes
@@ -162,7 +163,8 @@ def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
 
 def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems) -> str | None:
     if source.routes is not None and edge.source not in draft.settings:
-        return None  # what it routes by is wrong already
+        _unheard_of(edge, source, draft, problems)  # what it routes by is wrong already
+        return None
     if (special := _special(edge, draft)) is not None:
         return special
     if source.routes is not None:
@@ -185,6 +187,26 @@ def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems)
             message = f"{message}; it has: {listed(names)}"
         problems.error("unknown_port", edge.name, at_handle(edge, "source"), message, hint)
     return name
+
+
+def _unheard_of(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems) -> None:
+    """Find an output that a router cannot have, whatever its settings were to mean."""
+    named = [*source.own_routes, *_texts(draft.nodes[edge.source].config)]
+    handle = edge.source_handle
+    if handle is None or handle in (*PLAIN, *source.route_aliases, *named, ERROR, LIMIT):
+        return
+    message = f"{edge.source!r} ({source.name}) has no output {handle!r}, and its settings name none"
+    hint = problems.did_you_mean(handle, named)
+    problems.error("unknown_port", edge.name, at_handle(edge, "source"), message, hint)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case dict() | list():
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from _texts(inner)
+        case _:
+            yield str(value)
 
 
 def _taken_for(

@@ -148,6 +148,7 @@ class _Drawing:
         gives, takes = step.type.body.gives, step.type.body.takes
         entering = [arc for arc in follows.get(step.id, ()) if arc.port in gives and not arc.special]
         inside: set[str] = set()
+        whole = True
         waiting = [arc.target for arc in entering]
         while waiting:
             id = waiting.pop()
@@ -157,9 +158,10 @@ class _Drawing:
             waiting += [
                 arc.target for arc in follows.get(id, ()) if (arc.target, arc.input) != (step.id, takes)
             ]
-            if any(arc.target == step.id and arc.input != takes for arc in follows.get(id, ())):
-                self._leak(next(arc for arc in follows[id] if arc.target == step.id), step)
-                return None
+            for arc in follows.get(id, ()):
+                if arc.target == step.id and arc.input != takes:
+                    self._leak(arc, step)
+                    whole = False
         returning = self._leading_to(
             {arc.source for arc in step.arcs if arc.input == takes and arc.source in inside}, inside
         )
@@ -168,15 +170,24 @@ class _Drawing:
                 message = f"the arrow from {arc.source!r} brings a result to the map {step.name!r}, "
                 message += "but it does not come from one of its items"
                 self.problems.error("map_exit", arc.where, arc.pointer, message)
-                return None
+                whole = False
+        leaving = self._leaving(step, inside, returning, entering) if whole else None
+        if leaving is not None:
+            self._leak(leaving, step)
+        return inside if whole and leaving is None else None
+
+    def _leaving(
+        self, step: Step, inside: Set[str], returning: Set[str], entering: Sequence[Arc]
+    ) -> Arc | None:
+        """An arrow from the items of the map `step` to a step that is none of theirs."""
+        assert step.type.body is not None
         for id in sorted(inside, key=lambda id: self.nodes[id].index):
-            later = any(arc.source == step.id and arc.port not in gives for arc in self.steps[id].arcs)
-            outer = any(arc.source not in inside and arc.source != step.id for arc in self.steps[id].arcs)
+            arcs = self.steps[id].arcs
+            later = any(arc.source == step.id and arc.port not in step.type.body.gives for arc in arcs)
+            outer = any(arc.source not in inside and arc.source != step.id for arc in arcs)
             if later or (outer and id not in returning) or id in self.starts:
-                arc = next(a for a in self.steps[id].arcs if a.source in inside or a in entering)
-                self._leak(arc, step)
-                return None
-        return inside
+                return next(arc for arc in arcs if arc.source in inside or arc in entering)
+        return None
 
     def _leading_to(self, goals: set[str], inside: Set[str]) -> set[str]:
         """Those of `inside` from which arrows lead to `goals`."""

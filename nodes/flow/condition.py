@@ -78,6 +78,7 @@ NODE = NodeType.step(
     "Condition",
     outputs=Outputs,
     routes=lambda config: (TRUE, FALSE),
+    own_routes=(TRUE, FALSE),
     instead=instead,
     route_aliases={"true": TRUE, "false": FALSE, "output-0": TRUE, "output-1": FALSE},
     aliases=("Condition",),
