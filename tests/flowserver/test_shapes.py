@@ -609,6 +609,19 @@ async def test_a_failed_item_tells_of_the_steps_that_it_did_not_come_to(client: 
     assert {each["because"]["message"] for each in skipped} == {"item 1 failed at 'if'"}
 
 
+async def test_an_address_that_is_refused_is_not_tried_again(client: Client) -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        node("call", "HttpRequest", url="http://10.0.0.1/", retry={"attempts": 3, "delay": 0}),
+        edge("start", "call"),
+    )
+
+    ended = await run(client, flow)
+
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "url_not_allowed")
+    assert told(await events(client, ended)).count("step.started call") == 1
+
+
 async def test_steps_that_fail_at_the_same_moment_fail_the_run_once(allowing: Client, web: WebServer) -> None:
     """The first cancels the others, perhaps in the middle of writing down that they began."""
     calls = [
