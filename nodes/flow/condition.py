@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from nodes.conditions import Condition, compare, explain, pattern
+from nodes.comparisons import compare, pattern
+from nodes.conditions import Condition, explain
 from nodes.contract import Choice, NodeError, NodeType, RunContext, port, setting
 from nodes.texts import to_text
 
