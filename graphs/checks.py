@@ -138,9 +138,15 @@ def _leaking(every: Sequence[Step | Part], nodes: Mapping[str, NodeSpec], proble
 
 def _endless(loop: Loop, nodes: Mapping[str, NodeSpec], problems: Problems) -> None:
     names = listed(sorted(loop.steps, key=lambda id: nodes[id].index))
-    message = f"the loop of {names} has no way out: in every round an arrow leads back to {loop.first!r}"
+    back = " or ".join(_arrow(arc) for arc in loop.back)
+    message = f"the loop of {names} has no way out: in every round the arrow {back} leads back"
     hint = "let a condition choose between an arrow back and one that goes on"
     problems.error("endless_loop", loop.first, nodes[loop.first].at(), message, hint)
+
+
+def _arrow(arc: Arc) -> str:
+    drawn = f"{arc.source}->{arc.target}"
+    return f"from {arc.source!r} to {arc.target!r}" + (f" ({arc.where})" if arc.where != drawn else "")
 
 
 def _never(step: Step, liveness: Liveness, where: NodeSpec, problems: Problems) -> None:

@@ -23,7 +23,7 @@ from graphs.mistakes import Mistake, examine, stand_ins, together, with_texts
 from graphs.policy import KEYS as POLICY
 from graphs.problems import Problems, listed, pointer
 from graphs.spec import NodeSpec
-from graphs.templates import Lookup, Path, Template, TemplateError, parse, render
+from graphs.templates import Lookup, Path, Template, TemplateError, parse_all, render
 from nodes.contract import NodeError, NodeType
 from nodes.texts import to_text
 
@@ -205,13 +205,12 @@ class _Reading:
                 return value
 
     def _template(self, text: str, at: str) -> Template | str:
-        try:
-            template = parse(text)
-        except TemplateError as exc:
-            self.problems.error("bad_template", self.node.id, at, str(exc))
-            return Template((text,))
+        mistakes: list[TemplateError] = []
+        template = parse_all(text, mistakes)
+        for each in mistakes:
+            self.problems.error("bad_template", self.node.id, at, str(each))
         if template is None:
-            return text
+            return Template((text,)) if mistakes else text
         self.paths += [(path, at) for path in template.paths]
         return template
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from graphs.config import Settings
 from graphs.plan import ERROR, LIMIT, Arc, routes
 from graphs.policy import Policy
-from graphs.ports import PLAIN, Port, binding_ports, find, find_route, guess, ports, title
+from graphs.ports import PLAIN, Port, binding_ports, find, find_route, guess, is_strange, ports, title
 from graphs.problems import Problems, listed
 from graphs.spec import EdgeSpec, NodeSpec, WorkflowSpec
 from nodes.contract import NodeType, Tool
@@ -75,16 +76,26 @@ def connect(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
             problems.error("dangling_edge", edge.name, edge.at(key), f"its {key} {id!r} is not a node", hint)
     if edge.source not in draft.types or edge.target not in draft.types:
         return False
+    target = draft.types[edge.target]
+    if draft.types[edge.source].kind == "provider":
+        return provide(edge, draft, problems)
+    port = find(edge.target_handle, binding_ports(target.bindings))
+    return join(edge, draft, problems) if port is None else bind(edge, port, draft, problems)
+
+
+def provide(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
+    """Make a binding of an arrow from a provider; what that gives says where to, if the handle does not."""
     source, target = draft.types[edge.source], draft.types[edge.target]
-    known = binding_ports(target.bindings)
+    known, gives = binding_ports(target.bindings), ports(source.outputs)
+    if gives:
+        _taken_for(edge, "source", source, gives, gives[0], problems)
     port = find(edge.target_handle, known)
-    if source.kind == "provider" and port is None:
-        fitting = tuple(each for each in known if each.kind is source.gives)
-        port = fitting[0] if len(fitting) == 1 else None
+    fitting = [each for each in known if each.kind is source.gives]
+    if port is None and len(fitting) == 1:
+        port = fitting[0]
+        _taken_for(edge, "target", target, known, port, problems)
     if port is not None:
         return bind(edge, port, draft, problems)
-    if source.kind != "provider":
-        return join(edge, draft, problems)
     what = f"{edge.target!r} ({target.name}) has no port for what {source.name} makes"
     names = listed(f"{each.name} ({title(each.kind)})" for each in known)
     message = f"{what}: {title(source.gives)}; its ports for providers: {names}"
@@ -133,6 +144,8 @@ def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
         message = f"{edge.target!r} ({target.name}) has no input {handle!r}; it has: {listed(names)}"
         hint = problems.did_you_mean(handle, names)
         problems.error("unknown_port", edge.name, at_handle(edge, "target"), message, hint)
+    else:
+        _taken_for(edge, "target", target, ports(target.inputs), into, problems)
     if port is None or into is None:
         return False
     same = (edge.source, port, edge.target, into.name)
@@ -150,7 +163,8 @@ def join(edge: EdgeSpec, draft: Draft, problems: Problems) -> bool:
 
 def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems) -> str | None:
     if source.routes is not None and edge.source not in draft.settings:
-        return None  # what it routes by is wrong already
+        _unheard_of(edge, source, draft, problems)  # what it routes by is wrong already
+        return None
     if (special := _special(edge, draft)) is not None:
         return special
     if source.routes is not None:
@@ -161,6 +175,8 @@ def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems)
         names = tuple(each.name for each in known)
         found = guess(edge.source_handle, known)
         name = found.name if found else None
+        if found:
+            _taken_for(edge, "source", source, known, found, problems)
     if name is None:
         handle = edge.source_handle
         message = f"{edge.source!r} ({source.name}) has no output {handle!r}; it has: {listed(names)}"
@@ -171,6 +187,46 @@ def out_port(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems)
             message = f"{message}; it has: {listed(names)}"
         problems.error("unknown_port", edge.name, at_handle(edge, "source"), message, hint)
     return name
+
+
+def _unheard_of(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Problems) -> None:
+    """Find an output that a router cannot have, whatever its settings were to mean."""
+    named = [*source.own_routes, *_texts(draft.nodes[edge.source].config)]
+    handle = edge.source_handle
+    if handle is None or handle in (*PLAIN, *source.route_aliases, *named, ERROR, LIMIT):
+        return
+    message = f"{edge.source!r} ({source.name}) has no output {handle!r}, and its settings name none"
+    hint = problems.did_you_mean(handle, named)
+    problems.error("unknown_port", edge.name, at_handle(edge, "source"), message, hint)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case dict() | list():
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from _texts(inner)
+        case _:
+            yield str(value)
+
+
+def _taken_for(
+    edge: EdgeSpec,
+    end: Literal["source", "target"],
+    node_type: NodeType,
+    known: tuple[Port, ...],
+    port: Port,
+    problems: Problems,
+) -> None:
+    """Warn of a handle that no port has, and that is taken for the only one that it can be."""
+    handle = edge.source_handle if end == "source" else edge.target_handle
+    if not is_strange(handle, known):
+        return
+    what, id = ("output", edge.source) if end == "source" else ("input", edge.target)
+    message = (
+        f"{id!r} ({node_type.name}) has no {what} {handle!r}; the arrow is taken for one at {port.name!r}"
+    )
+    hint = problems.did_you_mean(handle or "", [each.name for each in known])
+    problems.warning("unknown_port", edge.name, at_handle(edge, end), message, hint)
 
 
 def _special(edge: EdgeSpec, draft: Draft) -> str | None:

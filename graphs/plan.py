@@ -184,6 +184,20 @@ class Plan:
     retention: Retention = AS_THE_SERVER_SAYS
 
     @property
+    def depth(self) -> int:
+        """How deep loops, maps and workflows lie in each other."""
+
+        def of(region: Region) -> int:
+            inside = (1 + of(item.body) if isinstance(item, Loop) else step(item) for item in region.items)
+            return max(inside, default=0)
+
+        def step(id: str) -> int:
+            mapped = 1 + of(self.maps[id].region) if id in self.maps else 0
+            return max(mapped, 1 + self.children[id].depth if id in self.children else 0)
+
+        return of(self.region)
+
+    @property
     def memories(self) -> tuple[str, ...]:
         """The ids of the nodes that keep a conversation."""
         return tuple(part.id for part in self.parts.values() if part.type.gives is Memory)

@@ -18,6 +18,9 @@ _NUMBERED = re.compile(r"(?:input|output)-(\d{1,4})")
 PLAIN = (None, "", "input", "output")
 """Handles that say no more than which side of the node they are on."""
 
+_SIDES = ("source", "target", "start", "end", "execute", "trigger")
+"""Handles that some editors write on every node."""
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -82,6 +85,14 @@ def find(handle: str | None, known: tuple[Port, ...]) -> Port | None:
         if handle == each.name:
             return each
     return next((each for each in known if handle in each.also), None)
+
+
+def is_strange(handle: str | None, known: tuple[Port, ...]) -> bool:
+    """Whether `handle` names none of `known`, nor merely a side of the node."""
+    number = _NUMBERED.fullmatch(handle or "")
+    if handle in PLAIN or handle in _SIDES or find(handle, known) is not None:
+        return False
+    return number is None or int(number[1]) >= len(known)
 
 
 def guess(handle: str | None, known: tuple[Port, ...]) -> Port | None:

@@ -15,7 +15,8 @@ from graphs.spec import NodeSpec
 
 ROUNDS = 100
 """The most rounds of a loop whose author does not say."""
-MOST_NESTED = 20
+MOST_NESTED = 30
+"""How deep loops, maps and workflows may lie in each other; from about 60 on Python's stack is too small."""
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ def find_shape(
     """
     drawing = _Drawing(steps, starts, nodes, unsure, problems)
     bodies = drawing.bodies()
+    if bodies is None:
+        return Shape(Region(()), {}, tuple(steps), frozenset(steps))
     region = drawing.region(None, bodies)
     maps = {
         id: MapBody(
@@ -62,6 +65,10 @@ def find_shape(
     order = tuple(_flat(region, maps))
     left = [id for id in steps if id not in set(order)]
     return Shape(region, maps, (*order, *left), frozenset({*drawing.unclear, *left}))
+
+
+def too_deep(what: str, most: int) -> str:
+    return f"{what} lie too deep in each other here; allowed are {most} levels"
 
 
 def back_arcs(region: Region, maps: Mapping[str, MapBody]) -> set[Arc]:
@@ -113,14 +120,18 @@ class _Drawing:
 
     # Maps
 
-    def bodies(self) -> dict[str, set[str]]:
-        """The steps that each map runs, those of the maps inside included."""
+    def bodies(self) -> dict[str, set[str]] | None:
+        """The steps that each map runs, those of the maps inside included; `None` if too many are nested."""
         follows: dict[str, list[Arc]] = {}
         for step in self.steps.values():
             for arc in step.arcs:
                 follows.setdefault(arc.source, []).append(arc)
         found = {id: self._body(step, follows) for id, step in self.steps.items() if step.type.body}
         bodies = {id: body for id, body in found.items() if body is not None}
+        for id in bodies:
+            if sum(id in body for body in bodies.values()) >= MOST_NESTED:
+                self._too_deep(id)
+                return None
         for id, body in list(bodies.items()):
             other = next(
                 (o for o, b in bodies.items() if o != id and b & body and not (b < body or body < b)), None
@@ -137,6 +148,7 @@ class _Drawing:
         gives, takes = step.type.body.gives, step.type.body.takes
         entering = [arc for arc in follows.get(step.id, ()) if arc.port in gives and not arc.special]
         inside: set[str] = set()
+        whole = True
         waiting = [arc.target for arc in entering]
         while waiting:
             id = waiting.pop()
@@ -146,9 +158,10 @@ class _Drawing:
             waiting += [
                 arc.target for arc in follows.get(id, ()) if (arc.target, arc.input) != (step.id, takes)
             ]
-            if any(arc.target == step.id and arc.input != takes for arc in follows.get(id, ())):
-                self._leak(next(arc for arc in follows[id] if arc.target == step.id), step)
-                return None
+            for arc in follows.get(id, ()):
+                if arc.target == step.id and arc.input != takes:
+                    self._leak(arc, step)
+                    whole = False
         returning = self._leading_to(
             {arc.source for arc in step.arcs if arc.input == takes and arc.source in inside}, inside
         )
@@ -157,15 +170,24 @@ class _Drawing:
                 message = f"the arrow from {arc.source!r} brings a result to the map {step.name!r}, "
                 message += "but it does not come from one of its items"
                 self.problems.error("map_exit", arc.where, arc.pointer, message)
-                return None
+                whole = False
+        leaving = self._leaving(step, inside, returning, entering) if whole else None
+        if leaving is not None:
+            self._leak(leaving, step)
+        return inside if whole and leaving is None else None
+
+    def _leaving(
+        self, step: Step, inside: Set[str], returning: Set[str], entering: Sequence[Arc]
+    ) -> Arc | None:
+        """An arrow from the items of the map `step` to a step that is none of theirs."""
+        assert step.type.body is not None
         for id in sorted(inside, key=lambda id: self.nodes[id].index):
-            later = any(arc.source == step.id and arc.port not in gives for arc in self.steps[id].arcs)
-            outer = any(arc.source not in inside and arc.source != step.id for arc in self.steps[id].arcs)
+            arcs = self.steps[id].arcs
+            later = any(arc.source == step.id and arc.port not in step.type.body.gives for arc in arcs)
+            outer = any(arc.source not in inside and arc.source != step.id for arc in arcs)
             if later or (outer and id not in returning) or id in self.starts:
-                arc = next(a for a in self.steps[id].arcs if a.source in inside or a in entering)
-                self._leak(arc, step)
-                return None
-        return inside
+                return next(arc for arc in arcs if arc.source in inside or arc in entering)
+        return None
 
     def _leading_to(self, goals: set[str], inside: Set[str]) -> set[str]:
         """Those of `inside` from which arrows lead to `goals`."""
@@ -248,7 +270,7 @@ class _Drawing:
         first = self._first(component, entering, leading_back)
         if first is None or depth >= MOST_NESTED:
             if first is not None:
-                self._wrong("too_large", first, f"more than {MOST_NESTED} loops are nested here")
+                self._too_deep(first)
             self.unclear |= inside
             return None
         back = [link for link in leading_back if link.target == first]
@@ -312,6 +334,9 @@ class _Drawing:
         if first.type.rounds is not None:
             return MOST_ROUNDS + 1  # it counts for itself
         return first.policy.max_rounds or ROUNDS
+
+    def _too_deep(self, id: str) -> None:
+        self._wrong("nested_too_deeply", id, too_deep("loops, maps and workflows", MOST_NESTED))
 
     def _wrong(self, code: str, id: str, message: str, hint: str | None = None) -> None:
         self.problems.error(code, id, self.nodes[id].at(), message, hint)

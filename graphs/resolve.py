@@ -19,15 +19,21 @@ from graphs.plan import ERROR, Arc, Part, Plan, Step, Variable
 from graphs.policy import Policy, read_policy
 from graphs.problems import InvalidWorkflow, Problem, Problems, listed
 from graphs.references import resolve_references
-from graphs.regions import back_arcs, find_shape
-from graphs.spec import WorkflowSpec, read_inside, ref_key
+from graphs.regions import MOST_NESTED, Shape, around, back_arcs, find_shape, too_deep
+from graphs.spec import Saved, WorkflowSpec, read_inside, ref_key
 from nodes.registry import Registry
 
-MOST_NESTED = 10
+MOST_WORKFLOWS = 10
 """How deep workflows may run each other."""
 
 
-def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems, above: tuple[str, ...] = ()) -> Plan:
+_OF_SEVERAL = ("workflow_cycle", "nested_too_deeply")
+"""Mistakes that concern every workflow on the way to them."""
+
+
+def resolve(
+    spec: WorkflowSpec, registry: Registry, problems: Problems, above: tuple[Saved, ...] = ()
+) -> Plan:
     """Make the plan of `spec`; warnings are added to `problems`. `above` are the workflows that it runs in.
 
     Raises:
@@ -40,6 +46,7 @@ def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems, above: t
     lead_back(draft)
     parts = make_parts(draft, problems)
     steps = reachable(make_steps(draft), draft, problems)
+    steps = forward(steps, draft, problems)
     shape = find_shape(steps, starts(steps), draft.nodes, draft.uncertain, problems)
     draft.uncertain |= led_to(shape.unclear, draft.arcs)
     back = back_arcs(shape.region, shape.maps)
@@ -58,6 +65,7 @@ def resolve(spec: WorkflowSpec, registry: Registry, problems: Problems, above: t
     )
     check(steps, parts, triggers, draft.nodes, shape, draft.doubtful, draft.uncertain, problems)
     children = called(steps, draft, registry, problems, above)
+    nested(shape, children, draft, problems)
     if problems.errors:
         raise InvalidWorkflow(in_place(problems.found))
     return Plan(
@@ -181,6 +189,23 @@ def reachable(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[
     }
 
 
+def forward(steps: dict[str, Step], draft: Draft, problems: Problems) -> dict[str, Step]:
+    """The steps without arrows that lead back to what only begins a run."""
+    kept = dict(steps)
+    for id, step in steps.items():
+        ahead = led_to([id], draft.arcs) if step.type.kind == "trigger" and step.arcs else set()
+        for arc in step.arcs:
+            if arc.source in ahead:
+                message = f"the arrow from {arc.source!r} leads back to {id!r} ({step.type.name}), "
+                message += "which begins a run and is no step of a loop"
+                hint = "lead it to a step after that"
+                problems.error("trigger_in_loop", arc.where, arc.pointer, message, hint)
+        if ahead:
+            arcs = tuple(arc for arc in step.arcs if arc.source not in ahead)
+            kept[id] = dataclasses.replace(step, arcs=arcs)
+    return kept
+
+
 def led_to(starts: Iterable[str], arcs: Iterable[Arc]) -> set[str]:
     """Everything that arrows lead to from `starts`."""
     follows: dict[str, list[str]] = {}
@@ -230,7 +255,7 @@ def called(
     draft: Draft,
     registry: Registry,
     problems: Problems,
-    above: tuple[str, ...],
+    above: tuple[Saved, ...],
 ) -> dict[str, Plan]:
     """The plans of the workflows that steps run, by the step."""
     found: dict[str, Plan] = {}
@@ -249,22 +274,35 @@ def called(
             message = f"there is no saved workflow {ref.workflow!r}{version}"
             hint = problems.did_you_mean(ref.workflow, [each.name for each in known.values()])
             problems.error("unknown_workflow", step.id, where.at("data", "workflow"), message, hint)
-        elif saved.id in above or len(above) >= MOST_NESTED:
-            way = " -> ".join([*above, saved.id])
-            what = "run each other" if saved.id in above else f"are nested more than {MOST_NESTED} deep"
-            message = f"workflows {what}: {way}"
+        elif saved.id in (each.id for each in above):
+            way = " -> ".join(repr(each.name) for each in (*above, saved))
+            message = f"workflows run each other: {way}"
             problems.error("workflow_cycle", step.id, where.at("data", "workflow"), message)
+        elif len(above) >= MOST_WORKFLOWS:
+            message = too_deep("workflows", MOST_WORKFLOWS)
+            problems.error("nested_too_deeply", step.id, where.at("data", "workflow"), message)
         else:
             inner = Problems()
             try:
                 child = read_inside(saved.flow_data, draft.spec, inner)
-                found[step.id] = resolve(child, registry, inner, (*above, saved.id))
+                found[step.id] = resolve(child, registry, inner, (*above, saved))
             except InvalidWorkflow as exc:
                 errors = [each for each in exc.problems if each.severity == "error"]
                 first = errors[0]
                 more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
                 what = f"{first.where or 'workflow'}: {first.message}{more}"
                 message = f"the workflow {saved.name!r} cannot run: {what}"
-                code = first.code if first.code == "workflow_cycle" else "broken_workflow"
+                code = first.code if first.code in _OF_SEVERAL else "broken_workflow"
                 problems.error(code, step.id, where.at("data", "workflow"), message)
     return found
+
+
+def nested(shape: Shape, children: Mapping[str, Plan], draft: Draft, problems: Problems) -> None:
+    """Find where loops, maps and workflows lie too deep in each other."""
+    for step, outer in around(shape.region, shape.maps).items():
+        inner = 1 + children[step].depth if step in children else 0
+        if len(outer) + inner > MOST_NESTED:
+            at = step if inner else outer[-1]
+            message = too_deep("loops, maps and workflows", MOST_NESTED)
+            problems.error("nested_too_deeply", at, draft.nodes[at].at(), message)
+            return

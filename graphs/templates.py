@@ -94,14 +94,30 @@ def parse(text: str) -> Template | None:
     Raises:
         TemplateError: What stands between the braces is not a path with filters.
     """
+    mistakes: list[TemplateError] = []
+    template = parse_all(text, mistakes)
+    if mistakes:
+        raise mistakes[0]
+    return template
+
+
+def parse_all(text: str, mistakes: list[TemplateError]) -> Template | None:
+    """Read `text`; what is wrong in it is added to `mistakes`, and stays as it is written."""
     parts: list[str | Path] = []
     end = 0
     while found := _OPEN.search(text, end):
         close = _closing(text, found.end())
         if close < 0:
-            raise TemplateError(f"'{found[0]}' is not closed by '}}}}'; allowed is {ALLOWED}", found.start())
-        parts += [text[end : found.start()], _path(text[found.end() : close], found.end())]
+            message = f"'{found[0]}' is not closed by '}}}}'; allowed is {ALLOWED}"
+            mistakes.append(TemplateError(message, found.start()))
+            break
+        parts.append(text[end : found.start()])
         end = close + 2
+        try:
+            parts.append(_path(text[found.end() : close], found.end()))
+        except TemplateError as exc:
+            mistakes.append(exc)
+            parts.append(text[found.start() : end])
     return (
         Template((*(part for part in parts if part != ""), *([text[end:]] if text[end:] else [])))
         if parts

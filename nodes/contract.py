@@ -196,6 +196,8 @@ class NodeType:
     routes: Routes | None = None
     """For a router: config -> the ports of which it takes one. Its edges carry the primary output."""
     route_aliases: Mapping[str, str] = field(default_factory=dict)
+    own_routes: tuple[str, ...] = ()
+    """For a router: the ports that it may have whatever its settings name."""
     instead: Callable[[Any, str, RunContext], msgspec.Struct] | None = None
     """For a router: (inputs, port, ctx) -> what it gives by a port that a failure takes in its place."""
     ignores: tuple[str, ...] = ()
@@ -239,6 +241,7 @@ class NodeType:
         aliases: Sequence[str] = (),
         routes: Routes | None = None,
         route_aliases: Mapping[str, str] | None = None,
+        own_routes: Sequence[str] = (),
         instead: Callable[[Any, str, RunContext], msgspec.Struct] | None = None,
         ignores: Sequence[str] = (),
         tool: Make | None = None,
@@ -280,6 +283,7 @@ class NodeType:
             aliases=tuple(aliases),
             routes=routes,
             route_aliases=dict(route_aliases or {}),
+            own_routes=tuple(own_routes),
             instead=instead,
             ignores=tuple(ignores),
             tool=tool,

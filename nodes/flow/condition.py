@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from nodes.conditions import Condition, compare, explain, pattern
+from nodes.comparisons import compare, pattern
+from nodes.conditions import Condition, explain
 from nodes.contract import Choice, NodeError, NodeType, RunContext, port, setting
 from nodes.texts import to_text
 
@@ -78,6 +79,7 @@ NODE = NodeType.step(
     "Condition",
     outputs=Outputs,
     routes=lambda config: (TRUE, FALSE),
+    own_routes=(TRUE, FALSE),
     instead=instead,
     route_aliases={"true": TRUE, "false": FALSE, "output-0": TRUE, "output-1": FALSE},
     aliases=("Condition",),

@@ -124,6 +124,7 @@ NODE = NodeType.step(
     "Ask a person",
     outputs=Outputs,
     routes=routes,
+    own_routes=(ANSWER, TOO_LATE),
     instead=instead,
     aliases=("HumanInputNode", "Approval", "HumanApproval"),
     effect=True,

@@ -60,6 +60,7 @@ NODE = NodeType.step(
     "Loop",
     outputs=Outputs,
     routes=lambda config: (BODY, DONE, LIMIT),
+    own_routes=(BODY, DONE, LIMIT),
     instead=instead,
     aliases=("LoopNode",),
     rounds=lambda config: config.max_rounds,

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from nodes.conditions import shortened
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.operands import shortened
 
 Mode: TypeAlias = Literal["collect", "first", "combine", "by_key"]
 

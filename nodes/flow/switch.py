@@ -95,6 +95,7 @@ NODE = NodeType.step(
     "Switch",
     outputs=Outputs,
     routes=lambda config: [*(case.port for case in config.cases), DEFAULT],
+    own_routes=(DEFAULT,),
     instead=instead,
     aliases=("SwitchNode",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from flowserver.app import create_app
 from flowserver.settings import Settings
+from graphs.regions import MOST_NESTED
 from tests.flowserver.test_crash import follow, stuck
 from tests.server import drawing, edge, events_of, node, server_process, serving, told
 from tests.web_server import Raw, Reply, Request, WebServer, reply_json
@@ -555,6 +557,69 @@ async def test_what_fails_in_a_map_in_another_workflow_goes_on_by_that_steps_err
     assert (bad["status"], bad["output"], bad["had_errors"]) == ("succeeded", "sad: sub bad_input", True)
     failed = [each["step"] for each in await events(client, bad) if each["event"] == "step.failed"]
     assert failed == ["check", "each", "sub"]
+
+
+async def test_maps_as_deep_as_allowed_ask_and_go_on(client: Client) -> None:
+    ids = [f"m{number}" for number in range(MOST_NESTED)]
+    flow = drawing(
+        node("start", "StartNode"),
+        *(node(id, "Map", items=[1]) for id in ids),
+        node("ask", "HumanInput", question="This deep?"),
+        edge("start", ids[0]),
+        *(edge(outer, inner, "item") for outer, inner in pairwise([*ids, "ask"])),
+        edge("ask", ids[-1], "answer", "result"),
+        *(edge(inner, outer, "done", "result") for outer, inner in pairwise(ids)),
+    )
+
+    waiting = await run(client, flow)
+    ended = await resume(client, waiting, waiting["questions"][0], "yes")
+
+    assert within(waiting["questions"][0]) == [[id, 0] for id in ids]
+    assert ended["status"] == "succeeded"
+    assert msgspec.json.encode(ended["output"]) == b"[" * MOST_NESTED + b'"yes"' + b"]" * MOST_NESTED
+
+
+async def test_a_failed_item_tells_of_the_steps_that_it_did_not_come_to(client: Client) -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        node("each", "Map", items=[1, "two"], on_item_error="keep"),
+        node("if", "ConditionNode", condition={"operation": "greater", "right": 0}),
+        node("more", "Template", template="{{ each.item }}"),
+        node("less", "Template", template="x"),
+        node("inner", "Map", items=[1]),
+        node("deep", "Template", template="y"),
+        node("end", "EndNode"),
+        edge("start", "each"),
+        edge("each", "if", "item"),
+        edge("if", "more", "true_output"),
+        edge("if", "less", "false_output"),
+        edge("more", "inner"),
+        edge("inner", "deep", "item"),
+        edge("deep", "inner", "text", "result"),
+        edge("inner", "each", "done", "result"),
+        edge("each", "end", "done"),
+    )
+
+    ended = await run(client, flow)
+
+    seen = await events(client, ended)
+    skipped = [each for each in seen if each["event"] == "step.skipped" and within(each) == [["each", 1]]]
+    assert ended["output"][0] == ["y"]
+    assert [each["step"] for each in skipped] == ["more", "less", "inner", "deep"]
+    assert {each["because"]["message"] for each in skipped} == {"item 1 failed at 'if'"}
+
+
+async def test_an_address_that_is_refused_is_not_tried_again(client: Client) -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        node("call", "HttpRequest", url="http://10.0.0.1/", retry={"attempts": 3, "delay": 0}),
+        edge("start", "call"),
+    )
+
+    ended = await run(client, flow)
+
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "url_not_allowed")
+    assert told(await events(client, ended)).count("step.started call") == 1
 
 
 async def test_steps_that_fail_at_the_same_moment_fail_the_run_once(allowing: Client, web: WebServer) -> None:

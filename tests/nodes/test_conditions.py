@@ -9,19 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.conditions import (
-    MAX_COMPARISONS,
-    MAX_DEPTH,
-    MAX_MATCHED,
-    OPERATIONS,
-    Condition,
-    OperandType,
-    Operation,
-    compare,
-    explain,
-    holds,
-)
+from nodes.comparisons import MAX_MATCHED, OPERATIONS, Operation, compare
+from nodes.conditions import MAX_COMPARISONS, MAX_DEPTH, Condition, explain, holds
 from nodes.contract import NodeError
+from nodes.operands import OperandType
 
 CASES: list[tuple[OperandType, Any, Operation, Any, bool]] = [
     # type, left, operation, right, holds
