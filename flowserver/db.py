@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import time
 from typing import Any, TypeAlias
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection
+from psycopg.abc import RV, PQGen
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 import sql
+from flowserver import columns
 from flowserver.errors import Unavailable
 
 Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 OLDEST = 150000
 """Postgres 15: the first with what our queries and pgvector's indexes need."""
+
+TRUSTED = 1.0
+"""Seconds for which a connection counts as good after it was."""
 
 _LOCK = 7_231_001
 
@@ -26,15 +34,49 @@ def make_pool(dsn: str, size: int = 16) -> Pool:
     """A pool that is not open yet. It fails fast: better a 503 than a client that waits for half a minute."""
     return AsyncConnectionPool(
         dsn,
-        kwargs={"autocommit": True, "row_factory": dict_row},
+        kwargs={"autocommit": True, "row_factory": dict_row, "context": _adapters()},
         min_size=2,
         max_size=size,
         timeout=5,
         max_waiting=1000,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         open=False,
-        connection_class=AsyncConnection[DictRow],
+        connection_class=_Connection,
     )
+
+
+class _Connection(AsyncConnection[DictRow]):
+    """A connection that knows when the server has answered it last."""
+
+    answered_at = 0.0
+
+    async def wait(self, gen: PQGen[RV], *values: Any, **more: Any) -> RV:
+        result = await super().wait(gen, *values, **more)
+        self.answered_at = time.monotonic()
+        return result
+
+
+async def _check(conn: AsyncConnection[DictRow]) -> None:
+    """Refuse a connection that is broken; ask the server only where that can be in doubt.
+
+    One that the server has closed has something to be read, and one that was good a moment ago need not be
+    asked about again: a round trip before each statement is a third of what storing a checkpoint takes.
+    """
+    answered_at = conn.answered_at if isinstance(conn, _Connection) else 0.0
+    if time.monotonic() - answered_at > TRUSTED or _has_sent(conn):
+        await AsyncConnectionPool.check_connection(conn)
+
+
+def _has_sent(conn: AsyncConnection[DictRow]) -> bool:
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _adapters() -> AdaptersMap:
+    adapters = AdaptersMap(psycopg.adapters)
+    columns.register(adapters)
+    return adapters
 
 
 async def migrate(dsn: str) -> None:
