@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test faults soak fuzz bench lint clean lock
+.PHONY: run test faults soak fuzz bench bench-server lint clean lock
 
 # Installed again when the pins or the package's own description change.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -38,6 +38,9 @@ fuzz: $(VENV)/.installed-dev  ## random drawings against the reference interpret
 
 bench: $(VENV)/.installed  ## compile times, and runs beside LangGraph by hand, as a table
 	@$(BIN)/python benchmarks/compiled.py --postgres
+
+bench-server: $(VENV)/.installed  ## the server beside one written by hand: requests, streams, answers, take-over
+	@$(BIN)/python -m benchmarks.server $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## linters, types, import contracts
 	$(BIN)/ruff format --check .

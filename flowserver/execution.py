@@ -187,9 +187,7 @@ class Execution:
         plan = compiled.plan
         await asyncio.to_thread(_load, plan.imports)
         is_new = claim.epoch == 1 and claim.session_id is None
-        saver = FencedSaver(
-            self._with.pool, claim.id, claim.epoch, persistent(plan), self._journal.flush, is_new=is_new
-        )
+        saver = FencedSaver(self._with.pool, self._journal, persistent(plan), is_new=is_new)
         graph = compiled.graph.copy({"checkpointer": saver})
         config: RunnableConfig = {
             "configurable": {"thread_id": claim.thread_id, "__pregel_strict_resume": True},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, LiteralString
 from uuid import UUID
@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import DictRow
 
 import sql
+from flowserver.columns import Texts
 from flowserver.db import Pool
 from flowserver.errors import Fenced
 from flowserver.events import Event, encode
@@ -125,6 +126,22 @@ class Journal:
             self.add(type, data)
             await self._append(statement, values)
 
+    async def append_along(self, statement: LiteralString, values: Callable[[], Mapping[str, Any]]) -> None:
+        """Write everything added so far with a statement that stores more; not to be cancelled.
+
+        `values` is asked for its other parameters when its turn has come. It gives a row also when no event
+        waits, or else the run is not held.
+
+        Raises:
+            Fenced: The run has been lost, and nothing was stored.
+        """
+        async with self.writing:
+            await self._append(statement, values())
+
+    def lost(self) -> Fenced:
+        """What to raise when the run turns out to be another process's."""
+        return Fenced(f"run {self.run} is no longer held under epoch {self.epoch}")
+
     async def _unbroken(self, write: Coroutine[Any, Any, None]) -> None:
         """Whoever waits may be cancelled, the write is not: half of one would leave open what was written."""
         task = asyncio.create_task(write)
@@ -150,8 +167,8 @@ class Journal:
             "run": self.run,
             "epoch": self.epoch,
             "next": self._next,
-            "types": [type for type, _ in events],
-            "datas": [encode(data).decode() for _, data in events],
+            "types": Texts(type for type, _ in events),
+            "datas": Texts(encode(data).decode() for _, data in events),
             "events": events,
         }
 
@@ -182,8 +199,8 @@ class Journal:
         async with self._pool.connection() as conn:
             row = await (await conn.execute(_POSITION, {"run": self.run})).fetchone()
             after = batch["next"] + len(batch["types"])
-            if row is None or (row["epoch"], row["next_seq"]) != (self.epoch, after):
-                raise Fenced(f"run {self.run} is no longer held under epoch {self.epoch}")
+            if not batch["types"] or row is None or (row["epoch"], row["next_seq"]) != (self.epoch, after):
+                raise self.lost()
             return await _rows(conn, self.run, batch["next"] - 1)
 
 

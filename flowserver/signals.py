@@ -19,7 +19,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
-from flowserver.db import PATIENCE, Pool, hang_up
+from flowserver.db import PATIENCE, Pool, given_up
 
 _NOTIFY = sql.queries("signals")["notify"]
 
@@ -107,8 +107,5 @@ class Signals:
                 if sender != self._self:
                     for id in ids.split(","):
                         heard(kind, UUID(id))  # type: ignore[arg-type]  # our own processes send nothing else
-            silent = asyncio.get_running_loop().call_later(CHECK, hang_up, conn)
-            try:
+            async with given_up(conn, CHECK):
                 await conn.execute("SELECT 1")
-            finally:
-                silent.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +23,6 @@ from tests.faults.checks import (
     paths,
     rows,
     run_is,
-    settled,
     start,
     until,
 )

@@ -151,7 +151,13 @@ async def test_more_than_one_batch_is_dealt_with(client: httpx.AsyncClient, pool
     assert (await prune(pool))["events"] == 2 * BATCH + 6
 
 
-@pytest.mark.parametrize(("given", "words"), [({"runs": 0}, "retention.runs"), ({"run": 1}, "has no 'run'")])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"runs": 0}, "'retention' at runs is 0; allowed is a number above 0"),
+        ({"run": 1}, "'retention' at run means nothing; there can be: runs, events, checkpoints"),
+    ],
+)
 async def test_days_that_cannot_be_are_a_problem(
     client: httpx.AsyncClient, given: dict[str, Any], words: str
 ) -> None:
