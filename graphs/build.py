@@ -1,32 +1,39 @@
-"""Turn a plan into a LangGraph graph. The only module of ours that builds a `StateGraph`.
+"""Turn a plan into a LangGraph graph. The only module of ours that builds one.
 
 The graph has a node for every step that gets a superstep of its own (see `graphs.schedule`), and one that
 goes on after several of them. A node runs its step and then, where it was the only one under way, all that
-follows without an effect; what may run next is where it sends LangGraph to.
+follows without an effect; what may run next is what it sends out.
+
+It is built from LangGraph's runtime (`Pregel`) rather than with `StateGraph`, whose own way from node to node
+costs as much as a small step: a superstep for the input, and two channels more for each node.
 """
 
 from __future__ import annotations
 
 import operator
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, TypeAlias, TypedDict
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph import START, StateGraph
+from langgraph._internal._runnable import RunnableCallable
+from langgraph.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
+from langgraph.channels.base import BaseChannel
 from langgraph.graph.message import add_messages
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.pregel._read import ChannelRead
+from langgraph.pregel import Pregel
+from langgraph.pregel._read import ChannelRead, PregelNode
+from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Send
+from langgraph.types import Send
 
 from graphs.frame import Frame, Work
 from graphs.options import reduce
 from graphs.plan import Plan, Variable
-from graphs.runtime import Run, StepFailed
+from graphs.runtime import Held, Run, StepFailed
 from graphs.schedule import Schedule
 from graphs.state import (
     ENTRY,
-    FAILED,
     KEPT,
     WAVE,
     State,
@@ -35,13 +42,14 @@ from graphs.state import (
     messages,
     node,
     results,
+    returned,
     rounds,
     variable,
 )
 from nodes.contract import NodeError
 
-Graph: TypeAlias = CompiledStateGraph[Any, Run, Any, Any]
-_Node: TypeAlias = Callable[..., Awaitable[Command[Any] | dict[str, Any]]]
+Graph: TypeAlias = Pregel[Any, Run, Any, Any]
+_Act: TypeAlias = Callable[..., Awaitable[None]]
 
 NEXT = "run.next"
 """The node that goes on after several steps, and at the start."""
@@ -50,10 +58,12 @@ STOP = "run.stop"
 
 ENOUGH = 10**9
 """LangGraph's own limit of supersteps; loops have theirs."""
+TURN_BITS = 62
+"""A turn is drawn, so that a state that another process has left has none that this one knows."""
 
 
 def build(plan: Plan, planned: Schedule) -> Graph:
-    """Build and compile the graph of `plan`; give each run a copy with its own checkpointer."""
+    """Build the graph of `plan`; give each run a copy with its own checkpointer."""
     return _graph(_work(plan, planned), None)
 
 
@@ -74,7 +84,7 @@ def _invoke(graph: Graph) -> Callable[[Run], Awaitable[State]]:
     async def invoke(run: Run) -> State:
         # LangGraph finds the parent's configuration by itself: the state lies within the parent's.
         state = await graph.ainvoke({ENTRY: {"run": run.id}}, {"recursion_limit": ENOUGH}, context=run)
-        return await run.large.whole(state)
+        return await run.large.whole(state or {})  # nothing, where no arrow brings a result
 
     return invoke
 
@@ -83,27 +93,41 @@ def _graph(work: Work, owner: str | None) -> Graph:
     plan, planned = work.plan, work.schedule
     own = [id for id in plan.steps if work.owners[id] == owner]
     apart = [id for id in own if id in planned.apart]
-    channels: dict[str, Any] = {ENTRY: dict[str, Any], WAVE: int, FAILED: dict[str, Any]}
-    channels |= {channel(id): dict[str, Any] for id in own}
-    channels |= {rounds(id): dict[str, Any] for id in own if id in planned.first}
-    channels |= {items(id): dict[str, Any] for id in apart if id in plan.maps}
-    channels |= {results(id): Annotated[list[Any], _gather] for id in apart if id in plan.maps}
+    channels: dict[str, BaseChannel[Any, Any, Any]] = {
+        ENTRY: EphemeralValue(dict),
+        WAVE: EphemeralValue(bool, guard=False),
+        KEPT: BinaryOperatorAggregate(list, operator.add),
+    }
+    channels |= {channel(id): LastValue(dict) for id in own}
+    channels |= {rounds(id): LastValue(dict) for id in own if id in planned.first}
+    channels |= {items(id): LastValue(dict) for id in apart if id in plan.maps}
+    channels |= {results(id): BinaryOperatorAggregate(list, _gather) for id in apart if id in plan.maps}
     if owner is None:
-        channels |= {messages(id): Annotated[list[Any], add_messages] for id in plan.memories}
+        channels |= {messages(id): BinaryOperatorAggregate(list, add_messages) for id in plan.memories}
         channels |= {
-            variable(each.name): Annotated[dict[str, Any], _reducer(each)] for each in plan.variables.values()
+            variable(each.name): BinaryOperatorAggregate(dict, _reducer(each))
+            for each in plan.variables.values()
         }
-    channels[KEPT] = Annotated[list[Any], operator.add]
-    schema: Any = TypedDict("State", channels, total=False)  # type: ignore[misc]
-    graph = StateGraph(schema, context_schema=Run)
-    nodes = _Nodes(work, owner, list(channels))
-    graph.add_node(NEXT, nodes.go_on, input_schema=schema)
-    graph.add_node(STOP, _stop, input_schema=schema)
-    for id in apart:
-        act = nodes.item(id) if id in plan.maps else nodes.step(id)
-        graph.add_node(node(id), act, input_schema=schema)
-    graph.add_edge(START, NEXT)
-    return graph.compile()
+    state = [name for name in channels if name not in (ENTRY, WAVE)]
+    acts = _Acts(work, owner, state)
+    nodes = {
+        NEXT: _node(NEXT, acts.go_on, state, [ENTRY, WAVE]),
+        STOP: _node(STOP, _stop),
+    }
+    nodes |= {node(id): _node(id, acts.item(id) if id in plan.maps else acts.step(id)) for id in apart}
+    return Pregel(
+        nodes=nodes,
+        channels=channels,
+        input_channels=[ENTRY],
+        output_channels=[name for name in returned(plan, owner) if name in channels],
+        context_schema=Run,
+    )
+
+
+def _node(name: str, act: _Act, reads: list[str] | None = None, after: list[str] | None = None) -> PregelNode:
+    """A node that writes for itself; one without `after`, what it waits for, has to be sent for."""
+    act = RunnableCallable(None, act, name=name)
+    return PregelNode(channels=reads or [], triggers=after or [], bound=act, subgraphs=())
 
 
 def _gather(old: list[Any], new: list[Any]) -> list[Any]:
@@ -121,72 +145,89 @@ def _reducer(variable: Variable) -> Callable[[dict[str, Any], list[Any]], dict[s
     return apply
 
 
-async def _stop(state: State) -> dict[str, Any]:
-    failed = dict(state[FAILED])
+async def _stop(failed: dict[str, Any]) -> None:
     raise StepFailed(failed.pop("step"), failed.pop("code"), failed.pop("message"), **failed)
 
 
-class _Nodes:
-    """The functions of a graph's nodes."""
+@dataclass(frozen=True, slots=True)
+class _Acts:
+    """What a graph's nodes do."""
 
-    def __init__(self, work: Work, owner: str | None, channels: list[str]) -> None:
-        self._work = work
-        self._owner = owner
-        self._channels = channels
+    work: Work
+    owner: str | None
+    state: list[str]
+    """The channels that a frame is made of."""
 
-    async def go_on(self, state: State, runtime: Runtime[Run]) -> Command[Any]:
-        return await self._advance(await self._frame(state, runtime), acted=False)
+    async def go_on(self, state: State, config: RunnableConfig, runtime: Runtime[Run]) -> None:
+        await self._advance(await self._read(state, runtime.context), config, acted=False)
 
-    def step(self, id: str) -> _Node:
-        async def act(state: State, runtime: Runtime[Run]) -> Command[Any]:
-            frame = await self._frame(state, runtime)
+    def step(self, id: str) -> _Act:
+        async def act(sent: Mapping[str, Any], config: RunnableConfig, runtime: Runtime[Run]) -> None:
+            frame = await self._frame(sent, config, runtime.context)
             await frame.act(id)
-            if state.get(WAVE, 1) > 1:
-                return Command(update=await self._update(frame), goto=NEXT)
-            return await self._advance(frame, acted=True)
+            if sent["alone"]:
+                await self._advance(frame, config, acted=True)
+            else:
+                await self._write(frame, config, {WAVE: True})
 
-        act.__name__ = id
         return act
 
-    def item(self, map: str) -> _Node:
-        async def act(index: int, runtime: Runtime[Run], config: RunnableConfig) -> Command[Any]:
-            # A task that was sent out gets what was sent, not the state: a copy of it per item would be much.
-            state = ChannelRead.do_read(config, select=self._channels)
-            frame = await self._frame(state, runtime)
-            entry, kept = await frame.item(map, index)
+    def item(self, map: str) -> _Act:
+        async def act(sent: Mapping[str, Any], config: RunnableConfig, runtime: Runtime[Run]) -> None:
+            frame = await self._frame(sent, config, runtime.context)
+            entry, kept = await frame.item(map, sent["index"])
             frame.keep(kept)
             frame.writes[results(map)] = [entry]
-            return Command(update=await self._update(frame), goto=NEXT)
+            await self._write(frame, config, {WAVE: True})
 
-        act.__name__ = map
         return act
 
-    async def _frame(self, state: Mapping[str, Any], runtime: Runtime[Run]) -> Frame:
-        run = runtime.context
-        return Frame(self._work, await run.large.whole(state), run, self._owner)
+    async def _frame(self, sent: Mapping[str, Any], config: RunnableConfig, run: Run) -> Frame:
+        """The state for a node that was sent for: as the superstep before has left it."""
+        if run.held is not None and run.held.turn == sent["turn"]:
+            return Frame(self.work, run.held.values, run, self.owner, run.held.left)
+        return await self._read(ChannelRead.do_read(config, select=self.state), run)
 
-    async def _advance(self, frame: Frame, *, acted: bool) -> Command[Any]:
+    async def _read(self, state: State, run: Run) -> Frame:
+        frame = Frame(self.work, {**run.outer, **await run.large.whole(state)}, run, self.owner)
+        frame.replay(state.get(KEPT) or ())
+        return frame
+
+    async def _advance(self, frame: Frame, config: RunnableConfig, *, acted: bool) -> None:
         """Go on as far as one checkpoint may: past all that has no effect, and one step that has."""
         try:
             while True:
                 await frame.advance()
-                if self._work.schedule.fuses and not acted and len(frame.ready) == 1 and not frame.due:
+                if self.work.schedule.fuses and not acted and len(frame.ready) == 1 and not frame.due:
                     await frame.act(frame.ready[0])
                     acted = True
                     continue
-                going = [node(id) for id in frame.ready] + [
-                    Send(node(map), index) for map, index in frame.due
-                ]
-                return Command(update={**await self._update(frame), WAVE: len(going)}, goto=going)
+                break
         except StepFailed as exc:
             if not acted:
                 raise
             # What the step before has done is kept; the run fails with the next superstep.
-            return Command(update={**await self._update(frame), FAILED: exc.error}, goto=STOP)
+            await self._write(frame, config, {}, Send(STOP, exc.error))
+        else:
+            await self._write(frame, config, {}, *self._sends(frame))
 
-    async def _update(self, frame: Frame) -> dict[str, Any]:
-        writes = await frame.run.large.lean(frame.writes)
-        if self._owner is None:
-            return {**writes, **frame.kept}
-        kept = {KEPT: [[name, new] for name, new in frame.kept.items()]} if frame.kept else {}
-        return {**writes, **kept}
+    def _sends(self, frame: Frame) -> list[Send]:
+        """What may run next; where nothing may, the run has ended."""
+        if not frame.ready and not frame.due:
+            return []
+        turn = secrets.randbits(TURN_BITS)
+        if self.work.schedule.fuses:
+            frame.run.held = Held(turn, frame.values, frame.left)
+        alone = len(frame.ready) + len(frame.due) == 1
+        sends = [Send(node(id), {"turn": turn, "alone": alone}) for id in frame.ready]
+        return sends + [Send(node(map), {"turn": turn, "index": index}) for map, index in frame.due]
+
+    async def _write(
+        self, frame: Frame, config: RunnableConfig, more: Mapping[str, Any], *sends: Send
+    ) -> None:
+        writes = {**await frame.run.large.lean(frame.writes), **more}
+        if self.owner is None:
+            writes |= frame.kept
+        elif frame.kept:
+            writes[KEPT] = [[name, new] for name, new in frame.kept.items()]
+        ChannelWrite.do_write(config, [*(ChannelWriteEntry(*each) for each in writes.items()), *sends])

@@ -67,12 +67,20 @@ class Work:
 class Frame:
     """Some steps of a run on their way: all that no map runs, or those of one item of a map."""
 
-    def __init__(self, work: Work, state: State, run: Run, owner: str | None = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        values: State,
+        run: Run,
+        owner: str | None = None,
+        left: Sequence[str | Loop] | None = None,
+    ) -> None:
+        """`values` are the state and that of the steps around it; `left` is what may be undecided in it."""
         self.work = work
         self.plan = work.plan
         self.run = run
         self.owner = owner
-        self.values: dict[str, Any] = {**run.outer, **state}
+        self.values: dict[str, Any] = dict(values)
         self.writes: dict[str, Any] = {}
         """What has changed in the state."""
         self.kept: dict[str, list[Any]] = {}
@@ -81,9 +89,9 @@ class Frame:
         """Steps that may run now, and have a superstep of their own."""
         self.due: list[tuple[str, int]] = []
         """Items of maps that may run now."""
+        self.left = self.region.items if left is None else left
+        """The steps and loops that may be undecided, each after all that lead to it."""
         self._breath = 0
-        for name, new in state.get(KEPT) or ():
-            self.values[name] = self._reduced(name, new)
 
     @property
     def region(self) -> Region:
@@ -92,7 +100,7 @@ class Frame:
     async def advance(self) -> None:
         """Decide all that can be decided here; what remains is in `ready` and `due`, or nothing is."""
         self.ready, self.due = [], []
-        await self._walk(self.region, [])
+        self.left = await self._walk(self.left, [])
         acting = [id for id in self.ready if not self.plan.steps[id].type.asks]
         if acting or self.due:  # a question stops everything: it comes when nothing else can go on
             self.ready = acting
@@ -151,6 +159,11 @@ class Frame:
             value = carried(live[0], values, self.plan.steps) if live else None
             return {"index": index, "value": value}, kept
 
+    def replay(self, kept: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Make variables and conversations what they are after `kept`, which is in the state already."""
+        for name, new in kept:
+            self.values[name] = self._reduced(name, new)
+
     def keep(self, kept: Mapping[str, Sequence[Any]]) -> None:
         """Add to variables and conversations."""
         for name, new in kept.items():
@@ -159,23 +172,22 @@ class Frame:
 
     # One walk
 
-    async def _walk(self, region: Region, path: list[int]) -> set[str]:
-        """Decide what can be decided of `region` in this round; return the steps that remain."""
+    async def _walk(self, items: Sequence[str | Loop], path: list[int]) -> list[str | Loop]:
+        """Decide what can be decided of `items` in this round; return those that remain."""
+        left: list[str | Loop] = []
         undecided: set[str] = set()
-        for item in region.items:
+        steps = self.plan.steps
+        for item in items:
             if isinstance(item, Loop):
                 if not undecided.isdisjoint(item.sources) or not await self._loop(item, path):
                     undecided |= item.steps
-            elif not self._is_decided(item, path) and (
-                self._must_wait(item, undecided) or not await self._step(item, path, undecided)
+                    left.append(item)
+            elif not undecided.isdisjoint(steps[item].waits_for) or not (
+                self._is_decided(item, path) or await self._step(item, path, undecided)
             ):
                 undecided.add(item)
-        return undecided
-
-    def _must_wait(self, id: str, undecided: Set[str]) -> bool:
-        """Whether `id` waits for one of the `undecided` steps, as can be seen at a glance."""
-        step = self.plan.steps[id]
-        return step.policy.join == "all" and not undecided.isdisjoint(step.sources)
+                left.append(item)
+        return left
 
     def _is_decided(self, id: str, path: list[int]) -> bool:
         found = self.values.get(channel(id))
@@ -189,7 +201,7 @@ class Frame:
             now = {"at": path, "round": 1, "brought": []}
         while "ended" not in now:
             self._write(name, now)
-            if await self._walk(loop.body, [*path, now["round"]]):
+            if await self._walk(loop.body.items, [*path, now["round"]]):
                 return False
             brought = [
                 [arc.input, carried(arc, self.values, self.plan.steps)]
@@ -381,7 +393,7 @@ class Frame:
         if map in self.work.nested:
             state = await self.work.nested[map](run)
             return {**run.outer, **state}, {name: list(new) for name, new in state.get(KEPT) or ()}
-        frame = Frame(self.work, {}, run, map)
+        frame = Frame(self.work, run.outer, run, map)
         await frame.finish()
         return frame.values, frame.kept
 

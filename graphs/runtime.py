@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ import msgspec
 
 from graphs.large import LargeValues
 from graphs.options import NO_LIMITS, Limits
+from graphs.plan import Loop
 from nodes.contract import ModelDefaults, NodeType
 
 Within: TypeAlias = tuple[tuple[Literal["round", "item", "call"], str, int], ...]
@@ -116,6 +117,17 @@ class Meter:
         return [("tokens", tokens), *((name, used.get(name, 0)) for name in names)]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The state that a superstep has left, so that the next need not read and walk all of it again."""
+
+    turn: int
+    """What it is known by to those that were sent out then."""
+    values: Mapping[str, Any]
+    left: Sequence[str | Loop]
+    """What was still undecided."""
+
+
 @dataclass(slots=True)
 class Run:
     """What the steps of one run share: LangGraph's context. Live things only; nothing here is stored."""
@@ -142,5 +154,7 @@ class Run:
     """What providers made, by node id."""
     gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     """How many items of a map may run at once, by the place of the map."""
+    held: Held | None = field(default=None, init=False)
+    """Never that of a run within it, as `replace` begins it anew."""
     stopped: set[str] = field(default_factory=set)
     """The places of maps of which an item has failed, so that no more need to begin."""
