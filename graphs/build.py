@@ -11,20 +11,21 @@ costs as much as a small step: a superstep for the input, and two channels more 
 from __future__ import annotations
 
 import operator
-import secrets
-from collections.abc import Awaitable, Callable, Mapping
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from langchain_core.runnables import RunnableConfig
-from langgraph._internal._runnable import RunnableCallable
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.channels import BinaryOperatorAggregate, EphemeralValue, LastValue
-from langgraph.channels.base import BaseChannel
+from langgraph.config import get_config
 from langgraph.graph.message import add_messages
 from langgraph.pregel import Pregel
 from langgraph.pregel._read import ChannelRead, PregelNode
 from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry
-from langgraph.runtime import Runtime
+from langgraph.runtime import get_runtime
 from langgraph.types import Send
 
 from graphs.frame import Frame, Work
@@ -49,7 +50,7 @@ from graphs.state import (
 from nodes.contract import NodeError
 
 Graph: TypeAlias = Pregel[Any, Run, Any, Any]
-_Act: TypeAlias = Callable[..., Awaitable[None]]
+_Act: TypeAlias = Callable[[Any], Awaitable[None]]
 
 NEXT = "run.next"
 """The node that goes on after several steps, and at the start."""
@@ -93,28 +94,27 @@ def _graph(work: Work, owner: str | None) -> Graph:
     plan, planned = work.plan, work.schedule
     own = [id for id in plan.steps if work.owners[id] == owner]
     apart = [id for id in own if id in planned.apart]
-    channels: dict[str, BaseChannel[Any, Any, Any]] = {
+    channels: dict[str, Any] = {
         ENTRY: EphemeralValue(dict),
         WAVE: EphemeralValue(bool, guard=False),
-        KEPT: BinaryOperatorAggregate(list, operator.add),
     }
+    if owner is not None:
+        channels[KEPT] = _folded(list, operator.add)
     channels |= {channel(id): LastValue(dict) for id in own}
     channels |= {rounds(id): LastValue(dict) for id in own if id in planned.first}
     channels |= {items(id): LastValue(dict) for id in apart if id in plan.maps}
-    channels |= {results(id): BinaryOperatorAggregate(list, _gather) for id in apart if id in plan.maps}
+    channels |= {results(id): _folded(list, _gather) for id in apart if id in plan.maps}
     if owner is None:
-        channels |= {messages(id): BinaryOperatorAggregate(list, add_messages) for id in plan.memories}
-        channels |= {
-            variable(each.name): BinaryOperatorAggregate(dict, _reducer(each))
-            for each in plan.variables.values()
-        }
+        channels |= {messages(id): _folded(list, add_messages) for id in plan.memories}
+        channels |= {variable(each.name): _folded(dict, _reducer(each)) for each in plan.variables.values()}
     state = [name for name in channels if name not in (ENTRY, WAVE)]
     acts = _Acts(work, owner, state)
-    nodes = {
-        NEXT: _node(NEXT, acts.go_on, state, [ENTRY, WAVE]),
-        STOP: _node(STOP, _stop),
+    nodes: dict[str, Any] = {
+        NEXT: _pregel_node(NEXT, acts.go_on, reads=state, after=[ENTRY, WAVE]),
+        STOP: _pregel_node(STOP, _stop),
     }
-    nodes |= {node(id): _node(id, acts.item(id) if id in plan.maps else acts.step(id)) for id in apart}
+    for id in apart:
+        nodes[node(id)] = _pregel_node(id, acts.item(id) if id in plan.maps else acts.step(id))
     return Pregel(
         nodes=nodes,
         channels=channels,
@@ -124,10 +124,36 @@ def _graph(work: Work, owner: str | None) -> Graph:
     )
 
 
-def _node(name: str, act: _Act, reads: list[str] | None = None, after: list[str] | None = None) -> PregelNode:
+def _folded(kind: type, how: Callable[..., Any]) -> BinaryOperatorAggregate[Any]:
+    return BinaryOperatorAggregate(kind, how)
+
+
+def _pregel_node(name: str, act: _Act, *, reads: Sequence[str] = (), after: Sequence[str] = ()) -> PregelNode:
     """A node that writes for itself; one without `after`, what it waits for, has to be sent for."""
-    act = RunnableCallable(None, act, name=name)
-    return PregelNode(channels=reads or [], triggers=after or [], bound=act, subgraphs=())
+    return PregelNode(channels=list(reads), triggers=after, bound=_Bound(act, name), subgraphs=())
+
+
+class _Bound(Runnable[Any, None]):
+    """What a node does, in the task that LangGraph runs it in: one of its own would cost as much again."""
+
+    def __init__(self, act: _Act, name: str) -> None:
+        self.name = name
+        self._act = act
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **more: Any) -> None:
+        raise TypeError("these graphs run with 'ainvoke' and 'astream' only")
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **more: Any) -> None:
+        assert config is not None  # LangGraph always has one
+        callbacks = config.get("callbacks")
+        if isinstance(callbacks, BaseCallbackManager) and callbacks.handlers:  # somebody traces the run
+            await self._acall_with_config(self._act, input, config)
+            return
+        token = var_child_runnable_config.set(config)  # where questions and nested graphs find it
+        try:
+            await self._act(input)
+        finally:
+            var_child_runnable_config.reset(token)
 
 
 def _gather(old: list[Any], new: list[Any]) -> list[Any]:
@@ -145,8 +171,9 @@ def _reducer(variable: Variable) -> Callable[[dict[str, Any], list[Any]], dict[s
     return apply
 
 
-async def _stop(failed: dict[str, Any]) -> None:
-    raise StepFailed(failed.pop("step"), failed.pop("code"), failed.pop("message"), **failed)
+async def _stop(failed: Mapping[str, Any]) -> None:
+    more = {name: value for name, value in failed.items() if name not in ("step", "code", "message")}
+    raise StepFailed(failed["step"], failed["code"], failed["message"], **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,42 +185,43 @@ class _Acts:
     state: list[str]
     """The channels that a frame is made of."""
 
-    async def go_on(self, state: State, config: RunnableConfig, runtime: Runtime[Run]) -> None:
-        await self._advance(await self._read(state, runtime.context), config, acted=False)
+    async def go_on(self, state: State) -> None:
+        await self._advance(await self._read(state, get_runtime(Run).context), acted=False)
 
     def step(self, id: str) -> _Act:
-        async def act(sent: Mapping[str, Any], config: RunnableConfig, runtime: Runtime[Run]) -> None:
-            frame = await self._frame(sent, config, runtime.context)
+        async def act(sent: Mapping[str, Any]) -> None:
+            frame = await self._frame(sent)
             await frame.act(id)
             if sent["alone"]:
-                await self._advance(frame, config, acted=True)
+                await self._advance(frame, acted=True)
             else:
-                await self._write(frame, config, {WAVE: True})
+                await self._write(frame, {WAVE: True})
 
         return act
 
     def item(self, map: str) -> _Act:
-        async def act(sent: Mapping[str, Any], config: RunnableConfig, runtime: Runtime[Run]) -> None:
-            frame = await self._frame(sent, config, runtime.context)
+        async def act(sent: Mapping[str, Any]) -> None:
+            frame = await self._frame(sent)
             entry, kept = await frame.item(map, sent["index"])
             frame.keep(kept)
             frame.writes[results(map)] = [entry]
-            await self._write(frame, config, {WAVE: True})
+            await self._write(frame, {WAVE: True})
 
         return act
 
-    async def _frame(self, sent: Mapping[str, Any], config: RunnableConfig, run: Run) -> Frame:
+    async def _frame(self, sent: Mapping[str, Any]) -> Frame:
         """The state for a node that was sent for: as the superstep before has left it."""
+        run = get_runtime(Run).context
         if run.held is not None and run.held.turn == sent["turn"]:
             return Frame(self.work, run.held.values, run, self.owner, run.held.left)
-        return await self._read(ChannelRead.do_read(config, select=self.state), run)
+        return await self._read(ChannelRead.do_read(get_config(), select=self.state), run)
 
     async def _read(self, state: State, run: Run) -> Frame:
         frame = Frame(self.work, {**run.outer, **await run.large.whole(state)}, run, self.owner)
         frame.replay(state.get(KEPT) or ())
         return frame
 
-    async def _advance(self, frame: Frame, config: RunnableConfig, *, acted: bool) -> None:
+    async def _advance(self, frame: Frame, *, acted: bool) -> None:
         """Go on as far as one checkpoint may: past all that has no effect, and one step that has."""
         try:
             while True:
@@ -207,27 +235,25 @@ class _Acts:
             if not acted:
                 raise
             # What the step before has done is kept; the run fails with the next superstep.
-            await self._write(frame, config, {}, Send(STOP, exc.error))
+            await self._write(frame, {}, Send(STOP, exc.error))
         else:
-            await self._write(frame, config, {}, *self._sends(frame))
+            await self._write(frame, {}, *self._sends(frame))
 
     def _sends(self, frame: Frame) -> list[Send]:
         """What may run next; where nothing may, the run has ended."""
         if not frame.ready and not frame.due:
             return []
-        turn = secrets.randbits(TURN_BITS)
+        turn = random.getrandbits(TURN_BITS)
         if self.work.schedule.fuses:
             frame.run.held = Held(turn, frame.values, frame.left)
         alone = len(frame.ready) + len(frame.due) == 1
         sends = [Send(node(id), {"turn": turn, "alone": alone}) for id in frame.ready]
         return sends + [Send(node(map), {"turn": turn, "index": index}) for map, index in frame.due]
 
-    async def _write(
-        self, frame: Frame, config: RunnableConfig, more: Mapping[str, Any], *sends: Send
-    ) -> None:
+    async def _write(self, frame: Frame, more: Mapping[str, Any], *sends: Send) -> None:
         writes = {**await frame.run.large.lean(frame.writes), **more}
         if self.owner is None:
             writes |= frame.kept
         elif frame.kept:
             writes[KEPT] = [[name, new] for name, new in frame.kept.items()]
-        ChannelWrite.do_write(config, [*(ChannelWriteEntry(*each) for each in writes.items()), *sends])
+        ChannelWrite.do_write(get_config(), [*(ChannelWriteEntry(*each) for each in writes.items()), *sends])

@@ -435,7 +435,9 @@ class Frame:
         reduce(self.plan.variables[name].reducer, current(self.plan, self.values, name), [value])
 
     def _place(self, id: str, path: Sequence[int]) -> Place:
-        loops = self.work.schedule.loops.get(id, ())
+        loops = self.work.schedule.loops.get(id)
+        if loops is None:
+            return Place(id, self.run.within)
         around = tuple(("round", loop.first, number) for loop, number in zip(loops, path, strict=True))
         return Place(id, (*self.run.within, *around))  # type: ignore[arg-type]  # zip widens the literal
 

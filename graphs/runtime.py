@@ -102,13 +102,17 @@ class Meter:
         """
         for key, amount in usage.items():
             self.used[key] = self.used.get(key, 0) + amount
+        if self.limits != NO_LIMITS:
+            self._check(step)
+        if self.outer is not None:
+            self.outer.add(step, usage)
+
+    def _check(self, step: str) -> None:
         for name, spent in self._spent():
             most = getattr(self.limits, name)
             if most is not None and spent > most:
                 message = f"the run may have {most:g} {name.replace('_', ' ')}, and this would be {spent:g}"
                 raise LimitReached(step, "limit_exceeded", message, limit=name)
-        if self.outer is not None:
-            self.outer.add(step, usage)
 
     def _spent(self) -> list[tuple[str, float]]:
         used = self.used
