@@ -213,7 +213,7 @@ class _Acts:
         """The state for a node that was sent for: as the superstep before has left it."""
         run = get_runtime(Run).context
         if run.held is not None and run.held.turn == sent["turn"]:
-            return Frame(self.work, run.held.values, run, self.owner, run.held.left)
+            return Frame(self.work, run.held.values, run, self.owner, run.held.after)
         return await self._read(ChannelRead.do_read(get_config(), select=self.state), run)
 
     async def _read(self, state: State, run: Run) -> Frame:
@@ -245,7 +245,7 @@ class _Acts:
             return []
         turn = random.getrandbits(TURN_BITS)
         if self.work.schedule.fuses:
-            frame.run.held = Held(turn, frame.values, frame.left)
+            frame.run.held = Held(turn, frame.values, frame.after)
         alone = len(frame.ready) + len(frame.due) == 1
         sends = [Send(node(id), {"turn": turn, "alone": alone}) for id in frame.ready]
         return sends + [Send(node(map), {"turn": turn, "index": index}) for map, index in frame.due]

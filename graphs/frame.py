@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
 from langgraph.graph.message import add_messages
@@ -73,9 +74,9 @@ class Frame:
         values: State,
         run: Run,
         owner: str | None = None,
-        left: Sequence[str | Loop] | None = None,
+        after: str | None = None,
     ) -> None:
-        """`values` are the state and that of the steps around it; `left` is what may be undecided in it."""
+        """`values` are the state and that of the steps around it."""
         self.work = work
         self.plan = work.plan
         self.run = run
@@ -89,8 +90,8 @@ class Frame:
         """Steps that may run now, and have a superstep of their own."""
         self.due: list[tuple[str, int]] = []
         """Items of maps that may run now."""
-        self.left = self.region.items if left is None else left
-        """The steps and loops that may be undecided, each after all that lead to it."""
+        self.after = after
+        """The step that was all that could run; `None` where more may have changed than it can change."""
         self._breath = 0
 
     @property
@@ -100,7 +101,11 @@ class Frame:
     async def advance(self) -> None:
         """Decide all that can be decided here; what remains is in `ready` and `due`, or nothing is."""
         self.ready, self.due = [], []
-        self.left = await self._walk(self.left, [])
+        if self.after is None:
+            await self._walk(self.region, [])
+        else:
+            await self._walk_on(self.after)
+        self.after = self.ready[0] if len(self.ready) == 1 and not self.due else None
         acting = [id for id in self.ready if not self.plan.steps[id].type.asks]
         if acting or self.due:  # a question stops everything: it comes when nothing else can go on
             self.ready = acting
@@ -126,8 +131,7 @@ class Frame:
     async def act(self, id: str) -> None:
         """Run a step that is `ready`."""
         step, path = self.plan.steps[id], self._path(id)
-        waiting = {source for source in step.sources if not self._is_decided_now(source, id)}
-        arrived, _ = self._arrived(step, path, waiting)
+        arrived, _ = self._arrived(step, path, self._undecided(step.sources, id))
         await self._act(step, path, arrived)
 
     async def item(self, map: str, index: int) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -172,22 +176,38 @@ class Frame:
 
     # One walk
 
-    async def _walk(self, items: Sequence[str | Loop], path: list[int]) -> list[str | Loop]:
-        """Decide what can be decided of `items` in this round; return those that remain."""
-        left: list[str | Loop] = []
+    async def _walk(self, region: Region, path: list[int]) -> set[str]:
+        """Decide what can be decided of `region` in this round; return the steps that remain."""
         undecided: set[str] = set()
-        steps = self.plan.steps
-        for item in items:
-            if isinstance(item, Loop):
-                if not undecided.isdisjoint(item.sources) or not await self._loop(item, path):
-                    undecided |= item.steps
-                    left.append(item)
-            elif not undecided.isdisjoint(steps[item].waits_for) or not (
-                self._is_decided(item, path) or await self._step(item, path, undecided)
-            ):
-                undecided.add(item)
-                left.append(item)
-        return left
+        for item in region.items:
+            if not await self._look_at(item, path, undecided):
+                undecided.update(item.steps if isinstance(item, Loop) else (item,))
+        return undecided
+
+    async def _walk_on(self, acted: str) -> None:
+        """Decide what can be decided since `acted` has run: what waits for it, then what waits for that."""
+        way, items = self.work.schedule.ways[self.owner], self.region.items
+        ahead = [way.places[acted]]
+        while ahead:
+            place = heappop(ahead)
+            item = items[place]
+            if await self._look_at(item, [], self._undecided(way.sources[place], item)):
+                for reader in way.readers[place]:
+                    if reader not in ahead:
+                        heappush(ahead, reader)
+
+    async def _look_at(self, item: str | Loop, path: list[int], undecided: Set[str]) -> bool:
+        """Decide `item` if that can be done here; whether it is decided."""
+        if isinstance(item, Loop):
+            return undecided.isdisjoint(item.sources) and await self._loop(item, path)
+        if not undecided.isdisjoint(self.plan.steps[item].waits_for):
+            return False
+        return self._is_decided(item, path) or await self._step(item, path, undecided)
+
+    def _undecided(self, sources: Sequence[str], reader: str | Loop) -> set[str]:
+        """Those of `sources` that are not decided for a step, or a loop, that they lead to."""
+        id = reader.first if isinstance(reader, Loop) else reader
+        return {source for source in sources if not self._is_decided_now(source, id)}
 
     def _is_decided(self, id: str, path: list[int]) -> bool:
         found = self.values.get(channel(id))
@@ -201,7 +221,7 @@ class Frame:
             now = {"at": path, "round": 1, "brought": []}
         while "ended" not in now:
             self._write(name, now)
-            if await self._walk(loop.body.items, [*path, now["round"]]):
+            if await self._walk(loop.body, [*path, now["round"]]):
                 return False
             brought = [
                 [arc.input, carried(arc, self.values, self.plan.steps)]

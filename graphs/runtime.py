@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -12,7 +12,6 @@ import msgspec
 
 from graphs.large import LargeValues
 from graphs.options import NO_LIMITS, Limits
-from graphs.plan import Loop
 from nodes.contract import ModelDefaults, NodeType
 
 Within: TypeAlias = tuple[tuple[Literal["round", "item", "call"], str, int], ...]
@@ -123,13 +122,13 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The state that a superstep has left, so that the next need not read and walk all of it again."""
+    """The state that a superstep has left, so that the next need neither read nor walk all of it."""
 
     turn: int
     """What it is known by to those that were sent out then."""
     values: Mapping[str, Any]
-    left: Sequence[str | Loop]
-    """What was still undecided."""
+    after: str | None
+    """The step that was all that could run, if it was one."""
 
 
 @dataclass(slots=True)
