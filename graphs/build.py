@@ -28,11 +28,12 @@ from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry
 from langgraph.runtime import get_runtime
 from langgraph.types import Send
 
-from graphs.frame import Frame, Work
+from graphs.frame import Frame
 from graphs.options import reduce
 from graphs.plan import Plan, Variable
 from graphs.runtime import Held, Run, StepFailed
 from graphs.schedule import Schedule
+from graphs.standing import Work
 from graphs.state import (
     ENTRY,
     KEPT,
