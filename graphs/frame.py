@@ -132,14 +132,14 @@ class Frame(Standing):
     async def _walk_on(self, acted: str) -> None:
         """Decide what can be decided since `acted` has run: what waits for it, then what waits for that."""
         way, items = self.work.schedule.ways[self.owner], self.region.items
-        ahead = [way.places[acted]]
+        ahead, seen = [way.places[acted]], -1
         while ahead:
             place = heappop(ahead)
             item = items[place]
-            if await self._look_at(item, [], self.undecided(way.sources[place], item)):
-                for reader in way.readers[place]:
-                    if reader not in ahead:
-                        heappush(ahead, reader)
+            if place != seen and await self._look_at(item, [], self.undecided(way.sources[place], item)):
+                for reader in way.readers[place]:  # they come later, so those named twice follow each other
+                    heappush(ahead, reader)
+            seen = place
 
     async def _look_at(self, item: str | Loop, path: list[int], undecided: Set[str]) -> bool:
         """Decide `item` if that can be done here; whether it is decided."""
