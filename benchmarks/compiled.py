@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -192,6 +192,12 @@ PAIRS: dict[str, tuple[Drawing, Any]] = {
     "chain of 20 effects": (chain(20, "Act"), hand_chain(20)),
     "fan-out of 20 effects": (fan(20, "Act"), hand_fan(20)),
 }
+LARGE: dict[str, tuple[Drawing, Any]] = {
+    "chain of 100 effects": (chain(100, "Act"), hand_chain(100)),
+    "fan-out of 100 effects": (fan(100, "Act"), hand_fan(100)),
+    "chain of 1,000 effects": (chain(1000, "Act"), hand_chain(1000)),
+}
+"""Measured without a saver: whether more steps cost more than their number."""
 
 
 # Measuring
@@ -231,8 +237,17 @@ async def running(rounds: int, postgres: str | None) -> None:
             compiled = Compiler(TYPES).compile(drawing)
             for title, (saver, durability) in savers.items():
                 times = await both(by_hand.compile(), compiled, saver, durability, http, rounds)
-                hand, ours = (statistics.median(each) * 1000 for each in times)
-                print(f"{name:<28}{title:<16}{hand:>10.2f}{ours:>10.2f}{hand / ours:>8.1f}")
+                show(name, title, *times)
+        for name, (drawing, by_hand) in LARGE.items():
+            compiled = Compiler(TYPES).compile(drawing)
+            times = await both(by_hand.compile(), compiled, None, None, http, max(rounds // 6, 2))
+            show(name, "none", *times)
+
+
+def show(name: str, saver: str, hand: Sequence[float], ours: Sequence[float]) -> None:
+    milliseconds = [statistics.median(each) * 1000 for each in (hand, ours)]
+    ratio = milliseconds[0] / milliseconds[1]
+    print(f"{name:<28}{saver:<16}" + "".join(f"{each:>10.2f}" for each in milliseconds) + f"{ratio:>8.2f}")
 
 
 async def both(

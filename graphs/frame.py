@@ -9,92 +9,61 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
-
-from langgraph.graph.message import add_messages
+from dataclasses import replace
+from heapq import heappop, heappush
+from typing import Any
 
 from graphs.acting import Acting, Arrived
-from graphs.options import reduce
-from graphs.plan import LIMIT, Arc, Loop, Plan, Region, Step, Variable
+from graphs.plan import LIMIT, Loop, Region, Step
 from graphs.runtime import LimitReached, Place, Run, StepFailed, Within, Witness
-from graphs.schedule import Schedule
+from graphs.standing import Standing, Work
 from graphs.state import (
     KEPT,
     State,
     carried,
     channel,
-    current,
     is_live,
     items,
     result,
     results,
     rounds,
-    variable,
     why_dead,
 )
 from graphs.values import UnsafeValue, clean
 from nodes.contract import Call, Items
 
-NOWHERE: list[int] = []
-"""The rounds of a step that no loop is around."""
 BREATH = 64
 """After so many steps in a row others of the process get their turn."""
 
-Invoke: TypeAlias = Callable[[Run], Awaitable[State]]
-"""Runs a graph of its own to the end; gives its state."""
 
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A plan with all that is known before any run of it."""
-
-    plan: Plan
-    schedule: Schedule
-    children: Mapping[str, Work]
-    nested: Mapping[str, Invoke]
-    """The graphs of maps' bodies and of other workflows that have checkpoints of their own."""
-    owners: Mapping[str, str | None]
-    """Step -> the innermost map that runs it."""
-
-    def variable(self, channel: str) -> Variable | None:
-        """The variable that `channel` holds; `None` for a conversation."""
-        return next((each for each in self.plan.variables.values() if variable(each.name) == channel), None)
-
-
-class Frame:
+class Frame(Standing):
     """Some steps of a run on their way: all that no map runs, or those of one item of a map."""
 
-    def __init__(self, work: Work, state: State, run: Run, owner: str | None = None) -> None:
-        self.work = work
-        self.plan = work.plan
-        self.run = run
-        self.owner = owner
-        self.values: dict[str, Any] = {**run.outer, **state}
-        self.writes: dict[str, Any] = {}
-        """What has changed in the state."""
-        self.kept: dict[str, list[Any]] = {}
-        """What has been added to variables and conversations."""
+    def __init__(
+        self, work: Work, values: State, run: Run, owner: str | None = None, after: str | None = None
+    ) -> None:
+        """`values` are the state and that of the steps around it."""
+        super().__init__(work, values, run, owner)
         self.ready: list[str] = []
         """Steps that may run now, and have a superstep of their own."""
         self.due: list[tuple[str, int]] = []
         """Items of maps that may run now."""
+        self.after = after
+        """The step that was all that could run; `None` where more may have changed than it can change."""
         self._breath = 0
         if run.witness is not None:  # what another process did of an item
-            run.witness.told.update(id for id in self.plan.steps if channel(id) in state)
-        for name, new in state.get(KEPT) or ():
-            self.values[name] = self._reduced(name, new)
-
-    @property
-    def region(self) -> Region:
-        return self.plan.region if self.owner is None else self.plan.maps[self.owner].region
+            run.witness.told.update(id for id in self.plan.steps if channel(id) in values)
 
     async def advance(self) -> None:
         """Decide all that can be decided here; what remains is in `ready` and `due`, or nothing is."""
         self.ready, self.due = [], []
-        await self._walk(self.region, [])
+        if self.after is None:
+            await self._walk(self.region, [])
+        else:
+            await self._walk_on(self.after)
+        self.after = self.ready[0] if len(self.ready) == 1 and not self.due else None
         acting = [id for id in self.ready if not self.plan.steps[id].type.asks]
         if acting or self.due:  # a question stops everything: it comes when nothing else can go on
             self.ready = acting
@@ -119,15 +88,14 @@ class Frame:
 
     async def act(self, id: str) -> None:
         """Run a step that is `ready`."""
-        step, path = self.plan.steps[id], self._path(id)
-        waiting = {source for source in step.sources if not self._is_decided_now(source, id)}
-        arrived, _ = self._arrived(step, path, waiting)
+        step, path = self.plan.steps[id], self.path(id)
+        arrived, _ = self.arrived(step, path, self.undecided(step.sources, id))
         await self._act(step, path, arrived)
 
     async def item(self, map: str, index: int) -> tuple[dict[str, Any], dict[str, list[Any]]]:
         """Run an item that is `due`: its result, and what it adds to variables and conversations."""
         started = self.values[items(map)]
-        place, reporter = self._place(map, started["at"]), self.run.reporter
+        place, reporter = self.place(map, started["at"]), self.run.reporter
         gate = self.run.gates.setdefault(place.key, asyncio.Semaphore(started["max_concurrency"]))
         async with gate:
             if place.key in self.run.stopped:
@@ -153,35 +121,35 @@ class Frame:
             value = carried(live[0], values, self.plan.steps) if live else None
             return {"index": index, "value": value}, kept
 
-    def keep(self, kept: Mapping[str, Sequence[Any]]) -> None:
-        """Add to variables and conversations."""
-        for name, new in kept.items():
-            self.values[name] = self._reduced(name, new)
-            self.kept.setdefault(name, []).extend(new)
-
     # One walk
 
     async def _walk(self, region: Region, path: list[int]) -> set[str]:
         """Decide what can be decided of `region` in this round; return the steps that remain."""
         undecided: set[str] = set()
         for item in region.items:
-            if isinstance(item, Loop):
-                if not undecided.isdisjoint(item.sources) or not await self._loop(item, path):
-                    undecided |= item.steps
-            elif not self._is_decided(item, path) and (
-                self._must_wait(item, undecided) or not await self._step(item, path, undecided)
-            ):
-                undecided.add(item)
+            if not await self._look_at(item, path, undecided):
+                undecided.update(item.steps if isinstance(item, Loop) else (item,))
         return undecided
 
-    def _must_wait(self, id: str, undecided: Set[str]) -> bool:
-        """Whether `id` waits for one of the `undecided` steps, as can be seen at a glance."""
-        step = self.plan.steps[id]
-        return step.policy.join == "all" and not undecided.isdisjoint(step.sources)
+    async def _walk_on(self, acted: str) -> None:
+        """Decide what can be decided since `acted` has run: what waits for it, then what waits for that."""
+        way, items = self.work.schedule.ways[self.owner], self.region.items
+        ahead, seen = [way.places[acted]], -1
+        while ahead:
+            place = heappop(ahead)
+            item = items[place]
+            if place != seen and await self._look_at(item, [], self.undecided(way.sources[place], item)):
+                for reader in way.readers[place]:  # they come later, so those named twice follow each other
+                    heappush(ahead, reader)
+            seen = place
 
-    def _is_decided(self, id: str, path: list[int]) -> bool:
-        found = self.values.get(channel(id))
-        return found is not None and found.get("at", NOWHERE) == path
+    async def _look_at(self, item: str | Loop, path: list[int], undecided: Set[str]) -> bool:
+        """Decide `item` if that can be done here; whether it is decided."""
+        if isinstance(item, Loop):
+            return undecided.isdisjoint(item.sources) and await self._loop(item, path)
+        if not undecided.isdisjoint(self.plan.steps[item].waits_for):
+            return False
+        return self.is_decided(item, path) or await self._step(item, path, undecided)
 
     async def _loop(self, loop: Loop, path: list[int]) -> bool:
         """Walk the rounds of `loop` as far as they go; whether it has ended."""
@@ -190,7 +158,7 @@ class Frame:
         if now is None or now["at"] != path:
             now = {"at": path, "round": 1, "brought": []}
         while "ended" not in now:
-            self._write(name, now)
+            self.write(name, now)
             if await self._walk(loop.body, [*path, now["round"]]):
                 return False
             brought = [
@@ -205,7 +173,7 @@ class Frame:
             else:
                 self._must_have_limit(loop.first, [*path, loop.most], loop.most)
                 now = {**now, "brought": brought, "ended": LIMIT}
-        self._write(name, now)
+        self.write(name, now)
         return True
 
     def _must_have_limit(self, first: str, path: list[int], number: int) -> None:
@@ -216,7 +184,7 @@ class Frame:
         name = self.plan.steps[first].name
         message = f"the loop that begins with {name!r} has had its {number} rounds, and would go on"
         failed = StepFailed(first, "loop_limit", message, rounds=number)
-        self.run.reporter.failed(self._place(first, path), failed.error)
+        self.run.reporter.failed(self.place(first, path), failed.error)
         raise failed
 
     async def _step(self, id: str, path: list[int], undecided: Set[str]) -> bool:
@@ -226,10 +194,10 @@ class Frame:
             started = self.values.get(items(id))
             if started is not None and started["at"] == path:
                 return self._finish_map(step, path, started)
-        arrived, waits = self._arrived(step, path, undecided)
+        arrived, waits = self.arrived(step, path, undecided)
         if waits:
             return False
-        if not arrived and not self._starts(step, path):
+        if not arrived and not self.starts(step, path):
             self._skip(step, path)
             return True
         return await self._run(step, path, arrived)
@@ -245,44 +213,16 @@ class Frame:
         await self._act(step, path, arrived)
         return True
 
-    def _arrived(self, step: Step, path: list[int], undecided: Set[str]) -> tuple[Arrived, bool]:
-        """What live arrows bring to `step`, by input; and whether it has to wait for more."""
-        came: dict[str, list[Any]] = {}
-        if step.id in self.work.schedule.first and path[-1] > 1:
-            brought = self.values[rounds(step.id)]["brought"]
-            for name, value in brought[:1] if step.policy.join == "any" else brought:
-                came.setdefault(name, []).append(value)
-            return came, False
-        body = self.plan.maps.get(step.id)
-        if body is not None and not undecided.isdisjoint(body.sources):
-            return came, True
-        live: list[Arc] = []
-        if step.policy.join == "any":
-            known = [arc for arc in step.arcs if arc.source not in undecided]
-            live = [arc for arc in known if is_live(arc, self.values)][:1]
-            waits = not live and len(known) < len(step.arcs)
-        else:
-            waits = not undecided.isdisjoint(step.sources)
-            live = [] if waits else [arc for arc in step.arcs if is_live(arc, self.values)]
-        for arc in live:
-            came.setdefault(arc.input, []).append(carried(arc, self.values, self.plan.steps))
-        return came, waits
-
-    def _starts(self, step: Step, path: list[int]) -> bool:
-        if step.id in self.work.schedule.first and path[-1] > 1:
-            return False
-        return step.id == self.run.trigger if step.type.kind == "trigger" else step.is_root
-
     def _skip(self, step: Step, path: list[int]) -> None:
         if step.id in self.work.schedule.first and path[-1] > 1:
             because = {"message": f"no arrow led back to {step.name!r} in the round before", "routers": []}
         else:
             because = why_dead(step, self.values, self.plan.steps)
-        self._leave(step.id, path, {"skipped": because})
+        self.leave(step.id, path, {"skipped": because})
         self._tell_skipped(step.id, path, because)
 
     def _tell_skipped(self, id: str, path: list[int], because: Mapping[str, Any]) -> None:
-        place = self._place(id, path)
+        place = self.place(id, path)
         self.run.reporter.skipped(place, because)
         if id in self.plan.maps:  # nor does anything run that it would have run
             for inner in self.plan.steps:
@@ -308,12 +248,12 @@ class Frame:
         left = await acting.act(arrived)
         assert not isinstance(left, Items)
         self.keep(acting.kept)
-        self._leave(step.id, path, left)
+        self.leave(step.id, path, left)
         if step.type.rounds is not None and left.get("route") == LIMIT:
             self._must_have_limit(step.id, path, path[-1] - 1 if path else 0)
 
     def _acting(self, step: Step, path: list[int]) -> Acting:
-        place = self._place(step.id, path)
+        place = self.place(step.id, path)
         return Acting(
             step,
             self.plan,
@@ -322,7 +262,7 @@ class Frame:
             place,
             path,
             lambda call: self._call(step, place, call),
-            lambda name, value: self._check(name, value),
+            lambda name, value: self.check(name, value),
         )
 
     # Maps, and workflows within workflows
@@ -331,13 +271,13 @@ class Frame:
         acting = self._acting(step, path)
         left = await acting.act(arrived)
         if not isinstance(left, Items):  # it failed, and the run goes on
-            self._leave(step.id, path, left)
+            self.leave(step.id, path, left)
             return True
         try:
             values = clean(list(left.values))
         except UnsafeValue as exc:
             failed = StepFailed(step.id, "unsafe_output", f"the items cannot be kept: {exc}")
-            self._leave(step.id, path, acting.give_up(failed))
+            self.leave(step.id, path, acting.give_up(failed))
             return True
         started = {
             "at": path,
@@ -374,7 +314,7 @@ class Frame:
             first = errors[0]
             message = f"item {first['index']}: {first['error']['step']}: {first['error']['message']}"
             failed = StepFailed(step.id, first["error"]["code"], message, item=first["index"])
-            self._leave(step.id, path, acting.give_up(failed))
+            self.leave(step.id, path, acting.give_up(failed))
             return True
         kept = [each for each in came if "error" not in each or started["on_error"] == "keep"]
         done = [{"error": each["error"]} if "error" in each else each["value"] for each in kept]
@@ -382,11 +322,11 @@ class Frame:
             outputs = clean({"done": done, "errors": errors})
         except UnsafeValue as exc:
             failed = StepFailed(step.id, "unsafe_output", f"the results cannot be kept: {exc}")
-            self._leave(step.id, path, acting.give_up(failed))
+            self.leave(step.id, path, acting.give_up(failed))
             return True
         ms = max(round((time.time() - started["began"]) * 1000), 0)
         self.run.reporter.finished(acting.place, step.type, outputs, ms, {})
-        self._leave(step.id, path, {"outputs": outputs})
+        self.leave(step.id, path, {"outputs": outputs})
         return True
 
     async def _inside(self, map: str, run: Run) -> tuple[State, dict[str, list[Any]]]:
@@ -394,7 +334,7 @@ class Frame:
         if map in self.work.nested:
             state = await self.work.nested[map](run)
             return {**run.outer, **state}, {name: list(new) for name, new in state.get(KEPT) or ()}
-        frame = Frame(self.work, {}, run, map)
+        frame = Frame(self.work, run.outer, run, map)
         await frame.finish()
         return frame.values, frame.kept
 
@@ -418,44 +358,6 @@ class Frame:
         frame = Frame(work, {}, run)
         await frame.finish()
         return result(plan, frame.values)
-
-    # State
-
-    def _write(self, name: str, value: Any) -> None:
-        self.values[name] = self.writes[name] = value
-
-    def _leave(self, id: str, path: list[int], left: Mapping[str, Any]) -> None:
-        self._write(channel(id), {**left, "at": path} if path else left)
-
-    def _reduced(self, name: str, new: Sequence[Any]) -> Any:
-        held = self.work.variable(name)
-        if held is None:
-            return add_messages(self.values.get(name) or [], list(new))
-        return {"value": reduce(held.reducer, current(self.plan, self.values, held.name), new)}
-
-    def _check(self, name: str, value: Any) -> None:
-        reduce(self.plan.variables[name].reducer, current(self.plan, self.values, name), [value])
-
-    def _place(self, id: str, path: Sequence[int]) -> Place:
-        loops = self.work.schedule.loops.get(id, ())
-        around = tuple(("round", loop.first, number) for loop, number in zip(loops, path, strict=True))
-        return Place(id, (*self.run.within, *around))  # type: ignore[arg-type]  # zip widens the literal
-
-    def _path(self, id: str) -> list[int]:
-        """The rounds that the loops around `id` are in."""
-        return [self.values[rounds(loop.first)]["round"] for loop in self.work.schedule.loops.get(id, ())]
-
-    def _is_decided_now(self, id: str, reader: str) -> bool:
-        """Whether `id` is decided, in the present rounds, for a step that it leads to."""
-        if self.work.owners[id] != self.owner:
-            return True
-        path: list[int] = []
-        for loop in self.work.schedule.loops.get(id, ()):
-            now = self.values.get(rounds(loop.first))
-            if now is None or now["at"] != path or (reader not in loop.steps and "ended" not in now):
-                return False
-            path.append(now["round"])
-        return self._is_decided(id, path)
 
 
 @asynccontextmanager

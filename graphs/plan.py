@@ -80,9 +80,12 @@ class Step:
     references: Mapping[Path, Reference] = field(default_factory=dict)
     sources: tuple[str, ...] = field(init=False)
     """The steps that lead to it."""
+    waits_for: tuple[str, ...] = field(init=False)
+    """Those of them that have to be decided before it can be."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(dict.fromkeys(arc.source for arc in self.arcs)))
+        object.__setattr__(self, "waits_for", self.sources if self.policy.join == "all" else ())
 
     @property
     def is_root(self) -> bool:

@@ -143,19 +143,34 @@ class Meter:
         """
         for key, amount in usage.items():
             self.used[key] = self.used.get(key, 0) + amount
+        if self.limits != NO_LIMITS:
+            self._check(step)
+        if self.outer is not None:
+            self.outer.add(step, usage)
+
+    def _check(self, step: str) -> None:
         for name, spent in self._spent():
             most = getattr(self.limits, name)
             if most is not None and spent > most:
                 message = f"the run may have {most:g} {name.replace('_', ' ')}, and this would be {spent:g}"
                 raise LimitReached(step, "limit_exceeded", message, limit=name)
-        if self.outer is not None:
-            self.outer.add(step, usage)
 
     def _spent(self) -> list[tuple[str, float]]:
         used = self.used
         tokens = used.get("input_tokens", 0) + used.get("output_tokens", 0)
         names = ("steps", "tool_calls", "model_calls", "output_bytes")
         return [("tokens", tokens), *((name, used.get(name, 0)) for name in names)]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The state that a superstep has left, so that the next need neither read nor walk all of it."""
+
+    turn: int
+    """What it is known by to those that were sent out then."""
+    values: Mapping[str, Any]
+    after: str | None
+    """The step that was all that could run, if it was one."""
 
 
 @dataclass(slots=True)
@@ -186,5 +201,7 @@ class Run:
     """How many items of a map may run at once, by the place of the map."""
     witness: Witness | None = None
     """For an item of a map: who knows what has begun there."""
+    held: Held | None = field(default=None, init=False)
+    """Never that of a run within it, as `replace` begins it anew."""
     stopped: set[str] = field(default_factory=set)
     """The places of maps of which an item has failed, so that no more need to begin."""

@@ -14,6 +14,18 @@ from graphs.plan import Durability, Loop, Plan, Region, Step
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """What comes after what among the steps and loops of a region, by their places in it."""
+
+    places: Mapping[str, int]
+    """Step -> the place of it, or of the loop that it is in."""
+    sources: tuple[tuple[str, ...], ...]
+    """The steps that lead there."""
+    readers: tuple[tuple[int, ...], ...]
+    """The places that wait for what is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """How the steps of a plan are divided among supersteps."""
 
@@ -29,6 +41,8 @@ class Schedule:
     fuses: bool
     """Whether a step of its own superstep may run where the one before has ended."""
     children: Mapping[str, Schedule]
+    ways: Mapping[str | None, Way]
+    """Map -> the way through its body; for `None`, through the steps that no map runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,26 @@ def schedule(plan: Plan, *, fuse: bool = True) -> Schedule:
         "sync" if weigher.region(plan.region).needs_checkpoints else "exit",
         fuse,
         children,
+        {None: _way(plan, plan.region)} | {id: _way(plan, body.region) for id, body in plan.maps.items()},
     )
+
+
+def _way(plan: Plan, region: Region) -> Way:
+    places: dict[str, int] = {}
+    for place, item in enumerate(region.items):
+        places |= dict.fromkeys(item.steps, place) if isinstance(item, Loop) else {item: place}
+    sources = tuple(item.sources if isinstance(item, Loop) else _sources(plan, item) for item in region.items)
+    readers: list[dict[int, None]] = [{} for _ in region.items]
+    for place, found in enumerate(sources):
+        for source in found:
+            if source in places:  # else it is around the map
+                readers[places[source]][place] = None
+    return Way(places, sources, tuple(map(tuple, readers)))
+
+
+def _sources(plan: Plan, id: str) -> tuple[str, ...]:
+    body = plan.maps.get(id)
+    return (*plan.steps[id].sources, *(body.sources if body else ()))
 
 
 def _whole(plan: Plan) -> _Weight:
@@ -88,7 +121,7 @@ class _Weigher:
         after: dict[str, int] = {}
         effects = asks = 0
         for item in region.items:
-            sources = item.sources if isinstance(item, Loop) else self._sources(item)
+            sources = item.sources if isinstance(item, Loop) else _sources(self.plan, item)
             before = max((after.get(source, 0) for source in sources), default=0)
             if isinstance(item, Loop):
                 weight = self.region(item.body)
@@ -100,10 +133,6 @@ class _Weigher:
             effects += again.effects
             asks += again.asks
         return _Weight(max(after.values(), default=0), effects, asks)
-
-    def _sources(self, id: str) -> tuple[str, ...]:
-        body = self.plan.maps.get(id)
-        return (*self.plan.steps[id].sources, *(body.sources if body else ()))
 
     def _step(self, step: Step) -> _Weight:
         if step.id in self.plan.maps:

@@ -19,9 +19,7 @@ goes on by the error port, `{"outputs": {}, "route": "error", "error": {…}}`. 
 ENTRY = "run.in"
 """The channel that a run's start is written to."""
 WAVE = "run.wave"
-"""How many steps were sent out to run at the same time."""
-FAILED = "run.failed"
-"""The failure that ends the run, where it is found after something else has been done."""
+"""The channel that steps write to which ran at the same time: what comes after them goes on from there."""
 KEPT = "run.kept"
 """What an item of a map adds to variables and conversations: `[[channel, [value, …]], …]`."""
 
@@ -156,11 +154,7 @@ def result(plan: Plan, state: State) -> Any:
 
     One value as it is, several as an object by the steps' names, or by the ids of those that share a name.
     """
-    mapped = frozenset[str]().union(*(body.steps for body in plan.maps.values()))
-    steps = [step for step in plan.steps.values() if step.id not in mapped]
-    ends = [step for step in steps if step.type.name == "EndNode"]
-    sources = {arc.source for step in steps for arc in step.arcs}
-    last = ends or [step for step in steps if step.id not in sources]
+    last = _last(plan)
     spelled = Counter(word for step in last for word in {step.name, step.id})
     values: dict[str, Any] = {}
     for step in last:
@@ -171,3 +165,19 @@ def result(plan: Plan, state: State) -> Any:
             name = step.name if spelled[step.name] == 1 else step.id
             values[name] = found["error"] if "error" in found else found["outputs"].get(known[0])
     return next(iter(values.values())) if len(values) == 1 else values or None
+
+
+def returned(plan: Plan, map: str | None) -> frozenset[str]:
+    """The channels that the output of a run is read from, or that of one item of `map`."""
+    if map is None:
+        return frozenset(channel(step.id) for step in _last(plan))
+    sources = [arc.source for arc in plan.maps[map].returns]
+    return frozenset([KEPT, *(channel(id) for id in sources), *(rounds(id) for id in sources)])
+
+
+def _last(plan: Plan) -> list[Step]:
+    mapped = frozenset[str]().union(*(body.steps for body in plan.maps.values()))
+    steps = [step for step in plan.steps.values() if step.id not in mapped]
+    ends = [step for step in steps if step.type.name == "EndNode"]
+    sources = {arc.source for step in steps for arc in step.arcs}
+    return ends or [step for step in steps if step.id not in sources]
