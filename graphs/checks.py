@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-from msgspec.structs import fields
-
 from graphs.config import CREDENTIALS
 from graphs.fitting import check_arcs, check_ports
-from graphs.kinds import extra
+from graphs.kinds import extra, fields
 from graphs.liveness import NEVER, Liveness, TooComplex
 from graphs.plan import ERROR, Arc, Loop, Part, Step
 from graphs.ports import binding_ports, ports, title
@@ -112,7 +110,7 @@ def _fed(step: Step, back: Set[Arc], where: NodeSpec, problems: Problems) -> Non
 
 
 def _needed(step: Step, where: NodeSpec, problems: Problems) -> None:
-    for info in fields(step.type.config):
+    for info in fields(step.type.config) if step.type.needs else ():
         keys = (info.name, *extra(info.type, "also", ()))
         if info.name in step.type.needs and all(where.config.get(key) in (None, "") for key in keys):
             message = (

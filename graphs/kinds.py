@@ -14,7 +14,7 @@ from msgspec.structs import fields as read_fields
 from nodes.texts import to_text
 
 fields = cache(read_fields)
-"""Remembered, as every run of a step asks for them."""
+"""Remembered, as every run of a step asks for them; and so is what is said of a type below."""
 
 MOST_SHOWN = 80
 """The most characters of a value that a message shows."""
@@ -67,12 +67,14 @@ def parts(kind: Any) -> Iterator[Any]:
         yield kind
 
 
+@cache
 def struct_in(kind: Any) -> type[msgspec.Struct] | None:
     """The struct that an object becomes where `kind` is taken."""
     structs = [each for each in parts(kind) if isinstance(each, type) and issubclass(each, msgspec.Struct)]
     return structs[0] if structs else None
 
 
+@cache
 def item_in(kind: Any) -> Any:
     """The type of a list's items where `kind` is taken; `None` if it takes no list, or one of anything."""
     for each in parts(kind):
@@ -81,11 +83,7 @@ def item_in(kind: Any) -> Any:
     return None
 
 
-def has_parts(kind: Any) -> bool:
-    """Whether it is a struct or a list, so that there can be several mistakes in it."""
-    return struct_in(kind) is not None or item_in(kind) is not None
-
-
+@cache
 def is_made_of_structs(kind: Any) -> bool:
     """Whether it is a struct, or a list of structs."""
     return struct_in(kind) is not None or (
@@ -93,10 +91,12 @@ def is_made_of_structs(kind: Any) -> bool:
     )
 
 
+@cache
 def takes_texts(kind: Any) -> bool:
     return any(each in (str, Any) for each in parts(kind))
 
 
+@cache
 def takes_only_texts(kind: Any) -> bool:
     return all(each in (str, NoneType) or get_origin(each) is Literal for each in parts(kind))
 

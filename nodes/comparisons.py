@@ -273,6 +273,24 @@ OPERATIONS: Mapping[OperandType, tuple[Operation, ...]] = {
 WITHOUT_RIGHT: frozenset[Operation] = frozenset(
     {"exists", "not_exists", "is_empty", "not_empty", "is_true", "is_false"}
 )
+RIGHT: Mapping[Operation, OperandType] = {
+    "in": "list",
+    "not_in": "list",
+    "contains": "text",
+    "not_contains": "text",
+    "starts_with": "text",
+    "ends_with": "text",
+    "matches": "text",
+    "regex": "text",
+    "before": "date",
+    "after": "date",
+    "includes": "any",
+    "not_includes": "any",
+    "length_equal": "number",
+    "length_greater": "number",
+    "length_less": "number",
+}
+"""The type of the right operand, where it is not that of the comparison."""
 _OPPOSITES: Mapping[Operation, Operation] = {
     "not_equal": "equal",
     "not_exists": "exists",

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from nodes.comparisons import OPERATIONS, WITHOUT_RIGHT, Comparison, Operation, pattern
+from nodes.comparisons import OPERATIONS, RIGHT, WITHOUT_RIGHT, Comparison, Operation, pattern
 from nodes.mistakes import Keys, Mistakes
-from nodes.operands import RANGE, OperandType, is_range, shortened, shown
+from nodes.operands import RANGE, READ, OperandType, is_range, shortened, shown
 
 MAX_DEPTH = 20
 MAX_COMPARISONS = 200
@@ -111,8 +111,17 @@ def _wrong_comparison(condition: Condition, operation: Operation) -> Iterator[tu
             pattern(right, condition.case_sensitive)
         except ValueError as exc:
             yield f"'right' is {exc}", ("right",)
-    elif operation == "between" and not isinstance(right, str) and not is_range(right):
-        yield f"'right' is {shown(right)}; allowed is {RANGE}", ("right",)
+    elif allowed_right := _never_read(condition, operation):
+        yield f"'right' is {shown(right)}; allowed is {allowed_right}", ("right",)
+
+
+def _never_read(condition: Condition, operation: Operation) -> str | None:
+    """What the right operand must be, where it is something else."""
+    right = condition.right
+    if operation == "between":
+        return RANGE if not isinstance(right, str) and not is_range(right) else None
+    type = RIGHT.get(operation, condition.type)
+    return None if type == "any" or READ[type][0](right) is not None else READ[type][1]
 
 
 def _size(condition: Condition) -> tuple[int, int]:

@@ -189,7 +189,9 @@ class _Maker:
 
     def plain(self, sources: list[tuple[str, str]], **data: Any) -> str:
         kind = self.pick("Fated", "FatedEffect") + ("Router" if data.get("ways") else "")
-        if len(sources) > 1 and self.pick(False, False, True):
+        # What a failing router passes on is not told, so nobody could say which arrow it took.
+        passes_on = data.get("on_error") == "default" and data.get("ways")
+        if len(sources) > 1 and not passes_on and self.pick(False, False, True):
             data |= {"join": "any", "any": True}
         id = self.new(kind, **data)
         self.lead(sources, id)
