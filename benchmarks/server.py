@@ -380,6 +380,10 @@ async def both(dsn: str, folder: Path) -> AsyncIterator[tuple[Side, Side, dict[s
 
 
 async def measure(dsn: str, folder: Path, rounds: int, seconds: float, only: str | None) -> None:
+    measuring = asyncio.current_task()
+    assert measuring is not None
+    # Told to stop, it stops first what it has started.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, measuring.cancel)
     print(f"{'':<26}{'':<22}{'by hand':>12}{'flowserver':>12}{'ratio':>8}")
     async with both(dsn, folder) as (hand, ours, models):
         parts: dict[str, Callable[[], Awaitable[list[Row]]]] = {
