@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, LiteralString
 from uuid import UUID
@@ -43,13 +43,24 @@ class Journal:
     a client has seen never means another event, whatever dies.
     """
 
-    def __init__(self, pool: Pool, feed: Feed, run: UUID, epoch: int, next_seq: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        feed: Feed,
+        run: UUID,
+        epoch: int,
+        next_seq: int,
+        written: Callable[[list[tuple[str, dict[str, Any]]], list[float]], None] = lambda events, added: None,
+    ) -> None:
+        """`written` is told of every batch: its events, and when each was added."""
         self.run = run
         self.epoch = epoch
         self._pool = pool
         self._feed = feed
         self._next = next_seq
+        self._written_batch = written
         self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._added_at: list[float] = []
         self._added = asyncio.Event()
         self._urgent = asyncio.Event()
         self.writing = asyncio.Lock()
@@ -65,6 +76,7 @@ class Journal:
             self._waiting[-1][1]["text"] += data["text"]
             return
         self._waiting.append((type, data))
+        self._added_at.append(time.monotonic())
         self._added.set()
 
     @staticmethod
@@ -144,6 +156,7 @@ class Journal:
     def take(self) -> dict[str, Any]:
         """Everything added so far, as parameters of a statement that appends it."""
         events, self._waiting = self._waiting, []
+        added_at, self._added_at = self._added_at, []
         self._added.clear()
         self._urgent.clear()
         return {
@@ -153,6 +166,7 @@ class Journal:
             "types": [type for type, _ in events],
             "datas": [encode(data).decode() for _, data in events],
             "events": events,
+            "added_at": added_at,
         }
 
     def committed(self, batch: Mapping[str, Any], rows: Sequence[DictRow]) -> None:
@@ -163,6 +177,7 @@ class Journal:
         self._next += len(events)
         self._written_at = time.monotonic()
         self._feed.publish(events)
+        self._written_batch(batch["events"], batch["added_at"])
 
     async def _commit(self, statement: LiteralString, batch: Mapping[str, Any]) -> list[DictRow]:
         for attempt in range(TRIES):

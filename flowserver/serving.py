@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowserver.errors import Unavailable
+from flowserver.logs import set_up_log
 from flowserver.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,15 +45,6 @@ def serve(settings: Settings, examples: Path | None, demo: str | None, *, worker
     except Unavailable as exc:
         print(f"flowserver: {exc}", file=sys.stderr)
         return 1
-
-
-def set_up_log(settings: Settings) -> None:
-    """Log to standard error, and leave out what libraries tell of their daily work."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for talkative in ("httpx", "uvicorn.error", "procrastinate"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 def _import_application() -> None:

@@ -9,7 +9,8 @@ import sys
 from flowserver.assembly import assemble
 from flowserver.database import database
 from flowserver.errors import Unavailable
-from flowserver.serving import run, set_up_log
+from flowserver.logs import set_up_log
+from flowserver.serving import run
 from flowserver.settings import Settings
 
 
