@@ -13,7 +13,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 
-from flowserver.assembly import Role, assemble
+from flowserver.assembly import Flowserver, Role, assemble
 from flowserver.http.access import PUBLIC, KeyMiddleware
 from flowserver.http.health import live, ready
 from flowserver.http.metrics import metrics as read_metrics
@@ -64,6 +64,18 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
     # Around all of it: a middleware of Litestar's would not see a request that fits no route.
     app.asgi_handler = Requests(app.asgi_handler, metrics)
     return app
+
+
+def create_status_app(flowserver: Flowserver) -> Litestar:
+    """What a process without the API answers: how it is."""
+    return Litestar(
+        [live, ready, read_metrics],
+        state=State({"flowserver": flowserver}),
+        exception_handlers=dict(HANDLERS),
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
 
 
 def _org(request: Request[UUID, None, Any]) -> UUID:

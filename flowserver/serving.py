@@ -59,7 +59,7 @@ def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None
     with listen(settings.host, settings.port) as listening:
         app = create_app(settings, dsn, role=role)
         ready = asyncio.Event()
-        server = _server(app, ready)
+        server = make_server(app, ready)
 
         async def go() -> None:
             _stop_by_signals(server, app)
@@ -84,7 +84,8 @@ def run(going: Coroutine[Any, Any, None]) -> None:
             raise exc.exceptions[0] from None
 
 
-def _server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
+def make_server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
+    """A server of `app` that sets `ready` when it answers; the application's lifespan is its caller's."""
     import uvicorn  # noqa: PLC0415
 
     class Server(uvicorn.Server):

@@ -77,6 +77,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[LogFormat, about("How it is logged: text, or json with an object per line.")] = (
         "text"
     )
+    metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        about(
+            "Port on which 'flowserver worker' answers /metrics and /health; without it, it does not listen."
+        ),
+    ] = None
     otlp_endpoint: Annotated[
         WebAddress | None,
         about("Where traces are sent, as OTLP over HTTP.", also="OTEL_EXPORTER_OTLP_ENDPOINT"),

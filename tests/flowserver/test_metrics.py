@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -394,6 +396,47 @@ async def test_anybody_may_read_them_and_each_application_has_its_own(
     assert Scrape(response.text)("runs_finished_total", status="succeeded") == 0
     assert (await scrape(client))("runs_finished_total", status="succeeded") == 1
     assert refused.status_code == 404
+
+
+async def test_a_worker_without_the_api_answers_at_a_port_of_its_own(settings: Settings, dsn: str) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FLOWSERVER_")},
+        "FLOWSERVER_DATABASE_URL": dsn,
+        "FLOWSERVER_DATA_DIR": str(settings.data_dir),
+        "FLOWSERVER_METRICS_PORT": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "flowserver", "worker"),
+        cwd=ROOT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            while not (line := (await process.stdout.readline()).decode()).startswith("its metrics"):
+                assert line, "the worker ended"
+        address = line.split()[-1].removesuffix("/metrics")
+        async with (
+            serving(create_app(settings, dsn, role="none")) as client,
+            httpx.AsyncClient(base_url=f"{address}/api/v1/", timeout=30) as worker,
+        ):
+            before = await scrape(worker)
+            await start(client, HELLO, mode="background")
+            after = await until(worker, lambda found: found("runs_finished_total", status="succeeded") == 1)
+            health = await worker.get("../../health/ready")
+            nothing = await worker.get("runs")
+        process.terminate()
+        status = await asyncio.wait_for(process.wait(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert before("runs_started_total") == 0
+    assert after("runs_started_total") == after("database_up") == 1
+    assert (health.status_code, nothing.status_code, status) == (200, 404, 0)
 
 
 async def test_the_documents_name_every_metric_and_no_other(client: httpx.AsyncClient) -> None:
