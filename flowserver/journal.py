@@ -50,9 +50,9 @@ class Journal:
         run: UUID,
         epoch: int,
         next_seq: int,
-        written: Callable[[list[tuple[str, dict[str, Any]]], list[float]], None] = lambda events, added: None,
+        written: Callable[[list[tuple[str, dict[str, Any]]], float], None] = lambda events, since: None,
     ) -> None:
-        """`written` is told of every batch: its events, and when each was added."""
+        """`written` is told of every batch: its events, and since when the first of them waited."""
         self.run = run
         self.epoch = epoch
         self._pool = pool
@@ -60,7 +60,7 @@ class Journal:
         self._next = next_seq
         self._written_batch = written
         self._waiting: list[tuple[str, dict[str, Any]]] = []
-        self._added_at: list[float] = []
+        self._waiting_since = 0.0
         self._added = asyncio.Event()
         self._urgent = asyncio.Event()
         self.writing = asyncio.Lock()
@@ -75,8 +75,9 @@ class Journal:
         elif self._waiting and self._joins(self._waiting[-1], data):
             self._waiting[-1][1]["text"] += data["text"]
             return
+        if not self._waiting:
+            self._waiting_since = time.monotonic()
         self._waiting.append((type, data))
-        self._added_at.append(time.monotonic())
         self._added.set()
 
     @staticmethod
@@ -156,7 +157,6 @@ class Journal:
     def take(self) -> dict[str, Any]:
         """Everything added so far, as parameters of a statement that appends it."""
         events, self._waiting = self._waiting, []
-        added_at, self._added_at = self._added_at, []
         self._added.clear()
         self._urgent.clear()
         return {
@@ -166,7 +166,7 @@ class Journal:
             "types": [type for type, _ in events],
             "datas": [encode(data).decode() for _, data in events],
             "events": events,
-            "added_at": added_at,
+            "since": self._waiting_since,
         }
 
     def committed(self, batch: Mapping[str, Any], rows: Sequence[DictRow]) -> None:
@@ -177,7 +177,7 @@ class Journal:
         self._next += len(events)
         self._written_at = time.monotonic()
         self._feed.publish(events)
-        self._written_batch(batch["events"], batch["added_at"])
+        self._written_batch(batch["events"], batch["since"])
 
     async def _commit(self, statement: LiteralString, batch: Mapping[str, Any]) -> list[DictRow]:
         for attempt in range(TRIES):

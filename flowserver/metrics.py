@@ -36,16 +36,19 @@ class Metrics:
 
         self.runs_started = count("runs_started", "Runs whose execution began in this process.")
         self.runs_finished = count("runs_finished", "Runs that this process gave a final status.", "status")
-        self.runs_waiting = count("runs_asked", "How often a run stopped here to wait for answers.")
+        self.runs_asked = count("runs_asked", "How often a run stopped here to wait for answers.")
         self.runs_executing = gauge("runs_executing", "Runs that this process executes now.")
         self.recoveries = count("recoveries", "Runs taken up here after another execution of them broke off.")
         self.leases_lost = count("leases_lost", "Executions that ended because the run was lost.")
 
         self.events_written = count("events_written", "Events of executions here that were committed.")
-        self.event_lag = measure("event_lag_seconds", "From an event being told to its commit.", _SHORT)
+        self.event_lag = measure(
+            "event_lag_seconds", "From the first event of a batch being told to its commit.", _SHORT
+        )
         self.journal_batch = measure("journal_batch_events", "Events written in one commit.", _SIZES)
 
         self.step = measure("step_seconds", "Attempts of steps.", _LONG, "type", "outcome")
+        self._steps: dict[tuple[str, str], Histogram] = {}
         self.model_call = measure("model_call_seconds", "Calls of chat models.", _LONG, "outcome")
         self.model_tokens = count("model_tokens", "Tokens of chat models.", "direction")
 
@@ -68,13 +71,18 @@ class Metrics:
         if attempt > 1:
             self.recoveries.inc()
 
-    def committed(self, added: Sequence[float]) -> None:
-        """A batch of events is in the database, each told at a time of `time.monotonic`."""
-        now = time.monotonic()
-        for at in added:
-            self.event_lag.observe(now - at)
-        self.events_written.inc(len(added))
-        self.journal_batch.observe(len(added))
+    def committed(self, events: int, since: float) -> None:
+        """A batch of events is in the database, told since that time of `time.monotonic`."""
+        self.event_lag.observe(time.monotonic() - since)
+        self.events_written.inc(events)
+        self.journal_batch.observe(events)
+
+    def step_ended(self, type: str, outcome: str, seconds: float) -> None:
+        """An attempt of a step of this node type is over."""
+        step = self._steps.get((type, outcome))
+        if step is None:  # to look a label up takes as long as to count
+            step = self._steps[type, outcome] = self.step.labels(type, outcome)
+        step.observe(seconds)
 
     def pool(self, stats: Callable[[], Mapping[str, int]]) -> None:
         """Show the numbers of the connection pool, as psycopg_pool counts them."""

@@ -52,17 +52,17 @@ class Observation:
         process; `left` to whoever claims the run next."""
         self._error: str | None = None
 
-    def committed(self, events: Sequence[tuple[str, Mapping[str, Any]]], added: Sequence[float]) -> None:
-        """The journal has written `events`, each told at a time of `time.monotonic`."""
-        self._metrics.committed(added)
-        for type, data in events:
-            if type == "run.waiting":
-                self.outcome = "waiting"
-                self._metrics.runs_waiting.inc()
-            elif type in _STATUS:
-                self.outcome = _STATUS[type]
-                self._error = (data.get("error") or {}).get("code")
-                self._metrics.runs_finished.labels(self.outcome).inc()
+    def committed(self, events: Sequence[tuple[str, Mapping[str, Any]]], since: float) -> None:
+        """The journal has written `events`, of which the first has waited `since` then."""
+        self._metrics.committed(len(events), since)
+        type, data = events[-1]  # nothing comes after what ends an execution
+        if type == "run.waiting":
+            self.outcome = "waiting"
+            self._metrics.runs_asked.inc()
+        elif type in _STATUS:
+            self.outcome = _STATUS[type]
+            self._error = (data.get("error") or {}).get("code")
+            self._metrics.runs_finished.labels(self.outcome).inc()
 
     def lost(self) -> None:
         """Another process may have the run."""
@@ -86,7 +86,7 @@ class Observation:
             return
         calls.set(None)
         step_span.set(None)
-        self._metrics.step.labels(acting.type, outcome).observe(time.monotonic() - acting.began)
+        self._metrics.step_ended(acting.type, outcome, time.monotonic() - acting.began)
         if self._traces is not None and acting.span is not None:
             self._traces.end(acting.span, "flowserver.step.status", outcome, code)
 
