@@ -67,3 +67,5 @@ class Census(Collector):
         yield GaugeMetricFamily(f"{PREFIX}_queue_length", about, found["queue_length"])
         about = "How long the first of these has been in the queue; 0 if there is none."
         yield GaugeMetricFamily(f"{PREFIX}_queue_oldest_seconds", about, found["oldest_seconds"])
+        about = "How full Postgres' queue of notifications is, from 0 to 1."
+        yield GaugeMetricFamily(f"{PREFIX}_notification_queue_usage", about, found["notifications"])

@@ -16,5 +16,6 @@ WITH open AS (
 SELECT queued, running, waiting, length AS queue_length,
        coalesce((SELECT extract(epoch FROM clock_timestamp() - min(at))
                    FROM procrastinate_events
-                  WHERE job_id = first_job AND type = 'deferred'), 0)::double precision AS oldest_seconds
+                  WHERE job_id = first_job AND type = 'deferred'), 0)::double precision AS oldest_seconds,
+       pg_notification_queue_usage() AS notifications
   FROM open, queue;

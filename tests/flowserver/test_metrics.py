@@ -385,6 +385,20 @@ async def test_the_database_is_not_asked_more_often_because_somebody_reads_more_
     assert {found("queue_length") for found in many} == {0}
 
 
+@pytest.mark.usefixtures("fresh")
+async def test_a_listener_that_lets_notifications_pile_up_shows(client: httpx.AsyncClient, dsn: str) -> None:
+    connect = psycopg.AsyncConnection.connect
+    async with await connect(dsn, autocommit=True) as stuck, await connect(dsn, autocommit=True) as busy:
+        await stuck.execute("LISTEN somebody")
+        async with stuck.transaction():
+            await stuck.execute("SELECT 1")
+            for _ in range(100):  # a page each, of the 1,048,576 that there may be
+                await busy.execute("SELECT pg_notify('somebody', repeat('x', 7000))")
+            full = await scrape(client)
+
+    assert full("notification_queue_usage") > 50 / 1_048_576
+
+
 async def test_anybody_may_read_them_and_each_application_has_its_own(
     settings: Settings, dsn: str, client: httpx.AsyncClient
 ) -> None:
