@@ -13,13 +13,16 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 
-from flowserver.assembly import Role, assemble
+from flowserver.assembly import Flowserver, Role, assemble
 from flowserver.http.access import PUBLIC, KeyMiddleware
 from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
+from flowserver.http.metrics import metrics as read_metrics
 from flowserver.http.problems import HANDLERS
+from flowserver.http.requests import Requests
 from flowserver.http.runs import RunController, StartController
 from flowserver.http.workflows import WorkflowController
+from flowserver.metrics import Metrics
 from flowserver.runs import Runs
 from flowserver.settings import Settings
 from flowserver.workflows import Workflows
@@ -31,9 +34,11 @@ VERSION = "0.1.0"
 def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litestar:
     """The application on the database at `dsn`; it connects when it is started."""
 
+    metrics = Metrics()
+
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        async with assemble(settings, dsn, role=role) as flowserver:
+        async with assemble(settings, dsn, role=role, metrics=metrics) as flowserver:
             app.state.flowserver = flowserver
             yield
 
@@ -47,13 +52,28 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             "runs": Provide(_runs, sync_to_thread=False),
         },
     )
-    return Litestar(
-        [api, live, ready],
+    app = Litestar(
+        [api, live, ready, read_metrics],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(KeyMiddleware, exclude=list(PUBLIC))],
         exception_handlers=dict(HANDLERS),
         openapi_config=OpenAPIConfig(title="flowserver", version=VERSION),
         request_max_body_size=settings.max_body_bytes,
+        logging_config=None,
+        debug=False,
+    )
+    # Around all of it: a middleware of Litestar's would not see a request that fits no route.
+    app.asgi_handler = Requests(app.asgi_handler, metrics)
+    return app
+
+
+def create_status_app(flowserver: Flowserver) -> Litestar:
+    """What a process without the API answers: how it is."""
+    return Litestar(
+        [live, ready, read_metrics],
+        state=State({"flowserver": flowserver}),
+        exception_handlers=dict(HANDLERS),
+        openapi_config=None,
         logging_config=None,
         debug=False,
     )

@@ -6,18 +6,20 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
 
 from flowserver.accounts import Accounts
+from flowserver.census import Census
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
 from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.feeds import Feeds
+from flowserver.metrics import Metrics
 from flowserver.outbound import outbound_client
 from flowserver.reconciler import Reconciler
 from flowserver.retention import prune
@@ -29,6 +31,9 @@ from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
 from nodes.contract import ModelDefaults
+
+if TYPE_CHECKING:
+    from flowserver.tracing import Traces
 
 Role: TypeAlias = Literal["worker", "own", "none"]
 """Which runs a process executes: those of the queue too, only those that it starts itself, or none."""
@@ -45,6 +50,8 @@ class Flowserver:
     workflows: Workflows
     runs: Runs
     feeds: Feeds
+    metrics: Metrics
+    census: Census
     worker: str
     """Under which name this process holds runs."""
     new_key: str | None
@@ -52,8 +59,12 @@ class Flowserver:
 
 
 @asynccontextmanager
-async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> AsyncIterator[Flowserver]:
+async def assemble(
+    settings: Settings, dsn: str, *, role: Role = "worker", metrics: Metrics | None = None
+) -> AsyncIterator[Flowserver]:
     """Bring the database up to date and start; stop in good order at the end.
+
+    What happens is counted in `metrics`, where others may count, too.
 
     Raises:
         Unavailable: The database, or a setting, cannot be used.
@@ -70,7 +81,12 @@ async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> As
         feeds = Feeds(lambda run: signals.tell("events", run))
         workflows = Workflows(pool, compiler)
         models = ModelDefaults(settings.openai_base_url, settings.openai_api_key)
-        resources = Resources(pool, feeds, signals, workflows, http, models)
+        metrics = metrics or Metrics()
+        metrics.pool(pool.get_stats)
+        metrics.registry.register(census := Census(pool))
+        await stack.enter_async_context(metrics.watching_the_loop())
+        traces = await stack.enter_async_context(_traces(settings))
+        resources = Resources(pool, feeds, signals, workflows, http, models, metrics, traces)
         executor = Executor(
             resources,
             dsn,
@@ -95,7 +111,17 @@ async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> As
             reconciler.start()
         try:
             yield Flowserver(
-                settings, pool, compiler, accounts, workflows, runs, feeds, executor.worker, new_key
+                settings,
+                pool,
+                compiler,
+                accounts,
+                workflows,
+                runs,
+                feeds,
+                metrics,
+                census,
+                executor.worker,
+                new_key,
             )
         finally:
             feeds.close()
@@ -108,6 +134,24 @@ async def assemble(settings: Settings, dsn: str, *, role: Role = "worker") -> As
 def _retention(settings: Settings) -> Retention:
     days = (settings.keep_runs_days, settings.keep_events_days, settings.keep_checkpoints_days)
     return Retention(*(each or None for each in days))
+
+
+@asynccontextmanager
+async def _traces(settings: Settings) -> AsyncIterator[Traces | None]:
+    if settings.otlp_endpoint is None:
+        yield None
+        return
+    try:
+        from flowserver.tracing import Traces  # noqa: PLC0415  an extra, and slow to import
+    except ModuleNotFoundError as exc:
+        raise Unavailable(
+            f"FLOWSERVER_OTLP_ENDPOINT is set, but there is no {exc.name}; install 'flowserver[otel]'"
+        ) from None
+    traces = Traces(settings.otlp_endpoint)
+    try:
+        yield traces
+    finally:
+        await traces.close()
 
 
 def _way_out(allowed: list[str]) -> httpx.AsyncClient:

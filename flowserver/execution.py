@@ -7,10 +7,10 @@ import contextlib
 import importlib
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, LiteralString, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -30,6 +30,8 @@ from flowserver.events import FINAL
 from flowserver.feeds import Feeds
 from flowserver.journal import Journal
 from flowserver.large_values import RunValues
+from flowserver.metrics import Metrics
+from flowserver.observation import Observation, Observed, observed
 from flowserver.questions import CancelWished, ask
 from flowserver.recorder import Recorder
 from flowserver.saver import MARK, FencedSaver
@@ -46,6 +48,9 @@ from graphs.runtime import LimitReached, Meter, Run, StepFailed
 from graphs.state import ENTRY, persistent, result
 from graphs.values import clean
 from nodes.contract import ModelDefaults
+
+if TYPE_CHECKING:
+    from flowserver.tracing import Traces
 
 _RUNS = sql.queries("runs")
 _FINISH = _RUNS["finish"]
@@ -89,6 +94,8 @@ class Resources:
     workflows: Workflows
     http: httpx.AsyncClient
     models: ModelDefaults
+    metrics: Metrics
+    traces: Traces | None = None
 
 
 class Execution:
@@ -116,10 +123,12 @@ class Execution:
     async def go(self) -> None:
         """Drive the run as far as it goes; what cannot be done here is left for whoever claims it next."""
         self._task = asyncio.current_task()
-        with self._with.feeds.join(self.claim.id) as feed:
+        with self._with.feeds.join(self.claim.id) as feed, self._observed() as self._observation:
             feed.is_live = True
             claim = self.claim
-            self._journal = Journal(self._with.pool, feed, claim.id, claim.epoch, claim.next_seq)
+            self._journal = Journal(
+                self._with.pool, feed, claim.id, claim.epoch, claim.next_seq, self._observation.committed
+            )
             self._recorder = Recorder(self._journal)
             writer = asyncio.create_task(self._journal.write())
             writer.add_done_callback(self._writer_ended)
@@ -128,10 +137,22 @@ class Execution:
             except (Fenced, psycopg.Error, PoolTimeout, TooManyRequests) as exc:
                 # Lost, or the database is away: whoever claims the run next goes on from its last checkpoint.
                 logger.warning("run %s: left after %s: %s", claim.id, type(exc).__name__, exc)
+                if isinstance(exc, Fenced):
+                    self._observation.lost()
             finally:
                 feed.is_live = False
                 writer.cancel()
                 feed.wake()
+
+    def _observed(self) -> AbstractContextManager[Observation]:
+        claim = self.claim
+        told = {
+            "attempt": claim.attempt,
+            "trigger": claim.trigger.get("type"),
+            "version": claim.version,
+            "workflow_id": str(claim.workflow_id) if claim.workflow_id else None,
+        }
+        return observed(self._with.metrics, self._with.traces, claim.id, told)
 
     def _writer_ended(self, writer: asyncio.Task[None]) -> None:
         if writer.cancelled() or (failed := writer.exception()) is None:
@@ -177,6 +198,7 @@ class Execution:
                 await self._release()
             case "lost":
                 logger.warning("run %s: another process has it now", self.claim.id)
+                self._observation.lost()
             case None:  # the process is going down; the lease runs out
                 raise asyncio.CancelledError
 
@@ -258,7 +280,7 @@ class Execution:
             id=str(claim.id),
             trigger=claim.trigger.get("step"),
             roots={"input": claim.input, "trigger": claim.trigger, "run": run},
-            reporter=self._recorder,
+            reporter=Observed(self._recorder, self._observation),
             http=self._with.http,
             models=self._with.models,
             redact=lambda text: _redact(text, compiled, self._with.models),

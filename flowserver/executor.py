@@ -66,6 +66,7 @@ class Executor:
 
     def launch(self, claim: Claim, compiled: Compiled | None = None) -> asyncio.Task[None]:
         """Execute a run that has been claimed for this process."""
+        self._with.metrics.claimed(claim.epoch, claim.attempt)
         execution = Execution(claim, self._with, compiled)
         self._running[claim.id] = execution
         self._leases.hold(claim.id, claim.epoch)
@@ -163,6 +164,7 @@ async def end_unheld(
         ended = await (await conn.execute(_END_UNHELD, values)).fetchone() is not None
     if ended:
         resources.feeds.changed(run)
+        resources.metrics.runs_finished.labels(status).inc()
     return ended
 
 

@@ -44,13 +44,24 @@ class Journal:
     a client has seen never means another event, whatever dies.
     """
 
-    def __init__(self, pool: Pool, feed: Feed, run: UUID, epoch: int, next_seq: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        feed: Feed,
+        run: UUID,
+        epoch: int,
+        next_seq: int,
+        written: Callable[[list[tuple[str, dict[str, Any]]], float], None] = lambda events, since: None,
+    ) -> None:
+        """`written` is told of every batch: its events, and since when the first of them waited."""
         self.run = run
         self.epoch = epoch
         self._pool = pool
         self._feed = feed
         self._next = next_seq
+        self._written_batch = written
         self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._waiting_since = 0.0
         self._added = asyncio.Event()
         self._urgent = asyncio.Event()
         self.writing = asyncio.Lock()
@@ -65,6 +76,8 @@ class Journal:
         elif self._waiting and self._joins(self._waiting[-1], data):
             self._waiting[-1][1]["text"] += data["text"]
             return
+        if not self._waiting:
+            self._waiting_since = time.monotonic()
         self._waiting.append((type, data))
         self._added.set()
 
@@ -170,6 +183,7 @@ class Journal:
             "types": Texts(type for type, _ in events),
             "datas": Texts(encode(data).decode() for _, data in events),
             "events": events,
+            "since": self._waiting_since,
         }
 
     def committed(self, batch: Mapping[str, Any], rows: Sequence[DictRow]) -> None:
@@ -180,6 +194,7 @@ class Journal:
         self._next += len(events)
         self._written_at = time.monotonic()
         self._feed.publish(events)
+        self._written_batch(batch["events"], batch["since"])
 
     async def _commit(self, statement: LiteralString, batch: Mapping[str, Any]) -> list[DictRow]:
         for attempt in range(TRIES):

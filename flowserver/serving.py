@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowserver.errors import Unavailable
+from flowserver.logs import set_up_log
 from flowserver.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,15 +47,6 @@ def serve(settings: Settings, examples: Path | None, demo: str | None, *, worker
         return 1
 
 
-def set_up_log(settings: Settings) -> None:
-    """Log to standard error, and leave out what libraries tell of their daily work."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for talkative in ("httpx", "uvicorn.error", "procrastinate"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-
-
 def _import_application() -> None:
     import uvicorn  # noqa: F401, PLC0415
 
@@ -67,7 +59,7 @@ def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None
     with listen(settings.host, settings.port) as listening:
         app = create_app(settings, dsn, role=role)
         ready = asyncio.Event()
-        server = _server(app, ready)
+        server = make_server(app, ready)
 
         async def go() -> None:
             _stop_by_signals(server, app)
@@ -92,7 +84,8 @@ def run(going: Coroutine[Any, Any, None]) -> None:
             raise exc.exceptions[0] from None
 
 
-def _server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
+def make_server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
+    """A server of `app` that sets `ready` when it answers; the application's lifespan is its caller's."""
     import uvicorn  # noqa: PLC0415
 
     class Server(uvicorn.Server):

@@ -29,6 +29,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 WebAddress = Annotated[str, Meta(pattern=r"^https?://[^/\s]+")]
 Host = Annotated[str, Meta(pattern=r"^(\[[\w:.]+\]|[^/?#@*\\\s:]+)(:\d{1,5})?$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +83,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Days, about("The same for a run's checkpoints; the newest state of a session stays.")
     ] = 30
     log_level: Annotated[LogLevel, about(f"How much is logged: {', '.join(get_args(LogLevel))}.")] = "info"
+    log_format: Annotated[LogFormat, about("How it is logged: text, or json with an object per line.")] = (
+        "text"
+    )
+    metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        about(
+            "Port on which 'flowserver worker' answers /metrics and /health; without it, it does not listen."
+        ),
+    ] = None
+    otlp_endpoint: Annotated[
+        WebAddress | None,
+        about("Where traces are sent, as OTLP over HTTP.", also="OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ] = None
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -116,6 +130,12 @@ def listed(environment: Mapping[str, str] | None = None, env_file: Path = Path("
         shown = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
         rows.append(Origin(variable(info.name), hidden or shown, origin, meta["description"]))
     return rows
+
+
+def secrets(settings: Settings) -> list[str]:
+    """The values that nobody may be shown."""
+    hidden = [info.name for info in fields(Settings) if _meta(info.type)["secret"]]
+    return [value for name in hidden if (value := getattr(settings, name))]
 
 
 def variable(name: str) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from flowserver.assembly import assemble
+from flowserver.app import create_status_app
+from flowserver.assembly import Flowserver, assemble
 from flowserver.database import database
 from flowserver.errors import Unavailable
-from flowserver.serving import run, set_up_log
+from flowserver.logs import set_up_log
+from flowserver.serving import listen, make_server, run
 from flowserver.settings import Settings
 
 
@@ -39,10 +43,31 @@ async def _work(settings: Settings, dsn: str) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # nohup(1) ignores it
             loop.add_signal_handler(each, stop)
-    async with assemble(settings, dsn) as flowserver:
+    async with assemble(settings, dsn) as flowserver, _status(settings, flowserver) as status:
         most = settings.max_runs
         print(
             f"flowserver executes up to {most} runs at a time here as {flowserver.worker}   (Ctrl-C stops it)"
         )
+        if status:
+            print(f"its metrics are at {status}/metrics")
         sys.stdout.flush()
         await stopped.wait()
+
+
+@asynccontextmanager
+async def _status(settings: Settings, flowserver: Flowserver) -> AsyncIterator[str | None]:
+    """Answer /metrics and /health meanwhile, if the operator wishes; the address."""
+    if settings.metrics_port is None:
+        yield None
+        return
+    with listen(settings.host, settings.metrics_port) as listening:
+        ready = asyncio.Event()
+        server = make_server(create_status_app(flowserver), ready)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        await ready.wait()
+        host, port = listening.getsockname()[:2]
+        try:
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        finally:
+            server.should_exit = True
+            await serving

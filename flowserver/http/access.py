@@ -12,7 +12,7 @@ from litestar.middleware import AbstractAuthenticationMiddleware, Authentication
 
 from flowserver.assembly import Flowserver
 
-PUBLIC = ("^/health/", "^/schema")
+PUBLIC = ("^/health/", "^/metrics$", "^/schema")
 """Paths that need no key."""
 
 Authenticated = Request[UUID, None, Any]
