@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ import sql
 from flowserver.checkpoints import seed_of
 from flowserver.db import Pool, row_of
 from flowserver.errors import Fenced, NotFound
-from flowserver.events import FINAL
+from flowserver.events import FINAL, Event
 from flowserver.feeds import Feeds
 from flowserver.journal import Journal
 from flowserver.large_values import RunValues
@@ -101,8 +102,20 @@ class Resources:
 class Execution:
     """The execution of one claim by this process."""
 
-    def __init__(self, claim: Claim, resources: Resources, compiled: Compiled | None = None) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        resources: Resources,
+        compiled: Compiled | None = None,
+        created: Event | None = None,
+    ) -> None:
         self.claim = claim
+        # At once, so that whoever begins to watch now need not ask the database.
+        self._joined = resources.feeds.join(claim.id)
+        self._feed = self._joined.__enter__()
+        self._feed.is_live = True
+        if created is not None:
+            self._feed.remember(created)
         self._with = resources
         self._compiled = compiled
         self._control = RunControl()
@@ -123,9 +136,8 @@ class Execution:
     async def go(self) -> None:
         """Drive the run as far as it goes; what cannot be done here is left for whoever claims it next."""
         self._task = asyncio.current_task()
-        with self._with.feeds.join(self.claim.id) as feed, self._observed() as self._observation:
-            feed.is_live = True
-            claim = self.claim
+        feed, claim = self._feed, self.claim
+        with self._observed() as self._observation:
             self._journal = Journal(
                 self._with.pool, feed, claim.id, claim.epoch, claim.next_seq, self._observation.committed
             )
@@ -143,6 +155,7 @@ class Execution:
                 feed.is_live = False
                 writer.cancel()
                 feed.wake()
+                self._joined.__exit__(None, None, None)
 
     def _observed(self) -> AbstractContextManager[Observation]:
         claim = self.claim
@@ -207,7 +220,7 @@ class Execution:
         self._journal.add("run.started", {"attempt": claim.attempt})
         compiled = self._compiled or await self._with.workflows.compiled(claim.org_id, claim.version)
         plan = compiled.plan
-        await asyncio.to_thread(_load, plan.imports)
+        await _loaded(plan.imports)
         is_new = claim.epoch == 1 and claim.session_id is None
         saver = FencedSaver(self._with.pool, self._journal, persistent(plan), is_new=is_new)
         graph = compiled.graph.copy({"checkpointer": saver})
@@ -324,8 +337,13 @@ class Execution:
             await conn.execute(_RELEASE, {"run": self.claim.id, "epoch": self.claim.epoch})
 
 
-def _load(modules: frozenset[str]) -> None:
+async def _loaded(modules: frozenset[str]) -> None:
     """Import what the steps need, outside the event loop: a provider's library can take most of a second."""
+    if not modules <= sys.modules.keys():
+        await asyncio.to_thread(_load, modules)
+
+
+def _load(modules: frozenset[str]) -> None:
     for module in modules:
         importlib.import_module(module)
 

@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 
 import sql
-from flowserver.events import FINAL, encode
+from flowserver.events import FINAL, Event, encode
 from flowserver.execution import Claim, Execution, Resources
 from flowserver.leases import Leases
 from flowserver.workflows import json
@@ -64,10 +64,12 @@ class Executor:
             self._leases.start()
             self._watchdog = asyncio.create_task(self._watch())
 
-    def launch(self, claim: Claim, compiled: Compiled | None = None) -> asyncio.Task[None]:
-        """Execute a run that has been claimed for this process."""
+    def launch(
+        self, claim: Claim, compiled: Compiled | None = None, created: Event | None = None
+    ) -> asyncio.Task[None]:
+        """Execute a run that has been claimed for this process; of a new one `created` is the first event."""
         self._with.metrics.claimed(claim.epoch, claim.attempt)
-        execution = Execution(claim, self._with, compiled)
+        execution = Execution(claim, self._with, compiled, created)
         self._running[claim.id] = execution
         self._leases.hold(claim.id, claim.epoch)
         task = asyncio.create_task(execution.go(), name=f"run {claim.id}")

@@ -26,6 +26,10 @@ class Feed:
         self.is_live = False
         """Whether the run is executed here, so that nothing can happen that this feed does not tell."""
 
+    def remember(self, event: Event) -> None:
+        """Keep an event that was committed before anybody could watch."""
+        self._tail.append(event)
+
     def publish(self, events: Sequence[Event]) -> None:
         self._tail.extend(events)
         self.wake()

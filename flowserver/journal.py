@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.rows import DictRow
+from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
 from flowserver.columns import Texts
@@ -191,6 +192,8 @@ class Journal:
         at = {row["seq"]: row["at"] for row in rows}
         numbered = enumerate(batch["events"], start=batch["next"])
         events = [Event(self.run, seq, type, at[seq], data) for seq, (type, data) in numbered]
+        if not events:
+            return
         self._next += len(events)
         self._written_at = time.monotonic()
         self._feed.publish(events)
@@ -246,7 +249,12 @@ async def watch(
             changed = feed.signal()
             events = feed.after(after)
             if not events and not (events == [] and feed.is_live):
-                events = await read(pool, run, after)
+                try:
+                    events = await read(pool, run, after)
+                except (psycopg.OperationalError, PoolTimeout, TooManyRequests) as exc:
+                    # One that waits loses nothing; sent away, it would come back at the worst moment.
+                    logger.warning("run %s: events not read (%s)", run, type(exc).__name__)
+                    events = []
             if events:
                 yield events
                 after, silent_since = events[-1].seq, time.monotonic()

@@ -153,7 +153,9 @@ class Runs:
         if isinstance(made, UUID):
             return Started(made, is_replay=True)
         if made["status"] == "running":
-            self._executor.launch(msgspec.convert(made, Claim), start.compiled)
+            told = msgspec.json.decode(values["created"])
+            created = Event(values["id"], 1, "run.created", made["created_event_at"], told)
+            self._executor.launch(msgspec.convert(made, Claim), start.compiled, created)
         return Started(values["id"])
 
     async def _insert(self, org: UUID, start: Start, values: Mapping[str, Any]) -> DictRow | UUID:
