@@ -293,7 +293,7 @@ class Execution:
         return FINAL[status], told, _FINISH, values
 
     async def _uncount(self, exc: Exception) -> None:
-        """Take the attempt back if Postgres had no room: that is no fault of the run's, however long it lasts."""
+        """Take the attempt back if Postgres had no room: that is not the run's fault, however often."""
         if isinstance(exc, psycopg.Error) and (exc.sqlstate or "").startswith(NO_ROOM):
             with contextlib.suppress(psycopg.Error):
                 async with self._with.pool.connection() as conn:

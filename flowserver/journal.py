@@ -32,7 +32,7 @@ TEXT_SIZE = 8_000
 """Characters of one `text` event."""
 FIRST_PAGE = 16
 PAGE = 500
-"""Events that a watcher reads at a time: more and more, unless they are large. It may be slow, and one of many."""
+"""Events that a watcher, who may be slow and one of many, reads at a time: more and more, unless large."""
 PAGE_SIZE = 256_000
 """Bytes of them, more or less."""
 TRIES = 5

@@ -50,7 +50,7 @@ async def _frames(runs: Runs, org: UUID, run: UUID, after: int, cancels: bool) -
 
 
 def _pieces(events: Sequence[Event]) -> Iterator[bytes]:
-    """What is ready, in few pieces, as a send costs more than a frame; no large ones: some clients do not read."""
+    """What is ready, in few pieces, as sending costs more than a frame, but small ones: some do not read."""
     if not events:
         yield QUIET
         return

@@ -1,8 +1,7 @@
-"""The line to Postgres stalls, loses answers or breaks; Postgres refuses, is full, or gives up on a statement."""
+"""The line to Postgres stalls, goes deaf or breaks; Postgres refuses, is full, or gives up on a statement."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +23,6 @@ from tests.faults.checks import (
     paths,
     rows,
     run_is,
-    settled,
     start,
     until,
 )
@@ -283,7 +281,8 @@ async def test_flt_23_a_database_that_lets_nobody_in_for_a_while_costs_nothing_b
 
         let_in(False)
         admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND pid <> pg_backend_pid()",
             (name,),
         )
         shut_out = await health(server)

@@ -140,7 +140,6 @@ async def test_flt_30_reconcilers_that_look_at_once_defer_a_run_once(
     await rows(
         dsn, "CREATE TRIGGER note AFTER INSERT ON procrastinate_jobs FOR EACH ROW EXECUTE FUNCTION note()"
     )
-    # Questions that expire are looked for at every look: so much for counting looks.
     before = await rows(dsn, "SELECT now() AS now")
 
     async def all_looked_twice() -> bool:
