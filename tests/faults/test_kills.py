@@ -135,7 +135,8 @@ class Matrix:
         await rows(
             self.dsn,
             "UPDATE run SET lease_until = now() - interval '1 second'"
-            " WHERE status = 'running' AND worker = %s AND NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = %s)",
+            " WHERE status = 'running' AND worker = %s"
+            " AND NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = %s)",
             f"{socket.gethostname()}:{victim.pid}",
             label,
         )
