@@ -16,7 +16,7 @@ import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection, BaseConnection
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 import sql
 from flowserver.errors import Unavailable
@@ -87,11 +87,14 @@ async def _check(conn: AsyncConnection[DictRow]) -> None:
 async def tried_again(write: Callable[[], Awaitable[T]]) -> T:
     """What `write` gives; it is called again when Postgres gave its transaction up, or its line broke.
 
-    So it must not matter whether it was carried out before.
+    So it must not matter whether it was carried out before. Without a line there is no second try: the
+    pool has waited for one already.
     """
     for pause in PAUSES:
         try:
             return await write()
+        except (PoolTimeout, TooManyRequests):
+            raise
         except (psycopg.OperationalError, psycopg.errors.TransactionRollback) as exc:
             logger.warning("not written (%s); trying again", type(exc).__name__)
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))
