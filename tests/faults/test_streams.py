@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -414,14 +415,16 @@ async def test_flt_58_after_many_runs_and_clients_that_left_nothing_is_left_over
     async def one(number: int) -> None:
         body = f'{{"mode": "stream", "input": {number}}}'
         request = f"POST /api/v1{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-        writer.write(f"{request}{kind}".encode())
-        if number % 2:
-            await reader.readuntil(b"run.succeeded")
-        else:
-            await reader.readuntil(b"HTTP/1.1 200")
-        writer.transport.abort()
+        status = b""
+        while status != b"HTTP/1.1 200":
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{request}{kind}".encode())
+            status = await reader.readexactly(len("HTTP/1.1 200"))
+            assert status in (b"HTTP/1.1 200", b"HTTP/1.1 503"), status  # it may have too much to do
+            if status.endswith(b"200") and number % 2:
+                await reader.readuntil(b"run.succeeded")
+            writer.transport.abort()
 
     async def burst(count: int) -> None:
         for begin in range(0, count, 20):
@@ -438,7 +441,8 @@ async def test_flt_58_after_many_runs_and_clients_that_left_nothing_is_left_over
     after = await quiet(server.pid, at_most=base)
 
     assert after["files"] <= base["files"] + 3
-    assert after["threads"] <= base["threads"] + 3
+    # asyncio makes its threads when it needs them, up to this number.
+    assert after["threads"] <= base["threads"] + (os.cpu_count() or 1) + 4
     assert after["memory"] < base["memory"] + 40 * 2**20
     assert len(await rows(dsn, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()")) <= 25
 
