@@ -220,14 +220,16 @@ async def watch(
         silent_since, page = time.monotonic(), FIRST_PAGE
         while not feeds.closed:
             changed = feed.signal()
-            events = feed.after(after)
+            events, more = feed.after(after), False
             if not events and not (events == [] and feed.is_live):
                 events = await read(pool, run, after, page)
+                more = len(events) == page
                 page = min(2 * page, PAGE) if _is_small(events) else max(page // 4, 1)
             if events:
                 yield events
                 after, silent_since = events[-1].seq, time.monotonic()
-                if events[-1].is_last or (events[-1].type == "run.waiting" and not feed.after(after)):
+                newest = not more and not feed.after(after)
+                if events[-1].is_last or (events[-1].type == "run.waiting" and newest):
                     return
                 continue
             if time.monotonic() - silent_since >= quiet:

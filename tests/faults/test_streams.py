@@ -189,6 +189,16 @@ async def test_str_03_a_signal_before_its_event_can_be_seen_loses_nothing(pool: 
 late: list[asyncio.Future[None]] = []
 
 
+async def test_a_question_at_the_end_of_a_page_is_not_the_end(pool: Pool) -> None:
+    run, page = await new_run(pool), journal.FIRST_PAGE
+    before = ["run.started", *["step.started"] * (page - 2), "run.waiting"]
+    await tell(pool, Feeds(), run, *before, "run.started", "run.waiting", "run.succeeded")
+
+    seen = [event.seq async for found in watch(pool, Feeds(), run, 0) for event in found]
+
+    assert seen == list(range(1, page + 4))
+
+
 async def test_str_04_events_of_two_runs_that_are_committed_out_of_order_are_all_seen(
     pool: Pool, dsn: str
 ) -> None:
