@@ -56,9 +56,13 @@ if TYPE_CHECKING:
 _RUNS = sql.queries("runs")
 _FINISH = _RUNS["finish"]
 _RELEASE = _RUNS["release"]
+_UNCOUNT = _RUNS["uncount"]
 _PAST = _RUNS["past_events"]
 _SPENT = _RUNS["seconds_spent"]
 _ASKED = sql.queries("questions")["asked_steps"]
+
+NO_ROOM = "53"
+"""How the codes of Postgres' errors begin that say it lacks disk, memory or connections."""
 
 Stop: TypeAlias = Literal["cancelled", "lost", "drained"]
 
@@ -151,6 +155,7 @@ class Execution:
                 logger.warning("run %s: left after %s: %s", claim.id, type(exc).__name__, exc)
                 if isinstance(exc, Fenced):
                     self._observation.lost()
+                await self._uncount(exc)
             finally:
                 feed.is_live = False
                 writer.cancel()
@@ -329,6 +334,13 @@ class Execution:
             "had_errors": self._recorder.had_errors,
         }
         return FINAL[status], told, _FINISH, values
+
+    async def _uncount(self, exc: Exception) -> None:
+        """Take the attempt back if Postgres had no room: that is not the run's fault, however often."""
+        if isinstance(exc, psycopg.Error) and (exc.sqlstate or "").startswith(NO_ROOM):
+            with contextlib.suppress(psycopg.Error):
+                async with self._with.pool.connection() as conn:
+                    await conn.execute(_UNCOUNT, {"run": self.claim.id, "epoch": self.claim.epoch})
 
     async def _release(self) -> None:
         with contextlib.suppress(Fenced):

@@ -32,7 +32,11 @@ TEXT_DELAY = 0.05
 """The same for pieces of text: a long answer is tens of rows."""
 TEXT_SIZE = 8_000
 """Characters of one `text` event."""
+FIRST_PAGE = 16
 PAGE = 500
+"""Events that a watcher, who may be slow and one of many, reads at a time: more and more, unless large."""
+PAGE_SIZE = 256_000
+"""Bytes of them, more or less."""
 TRIES = 5
 
 logger = logging.getLogger(__name__)
@@ -229,6 +233,10 @@ async def read(pool: Pool, run: UUID, after: int, limit: int = PAGE) -> list[Eve
     return [Event(run, row["seq"], row["type"], row["at"], row["data"]) for row in rows]
 
 
+def _is_small(events: Sequence[Event]) -> bool:
+    return sum(len(event.frame) for event in events) < PAGE_SIZE
+
+
 async def _rows(
     conn: psycopg.AsyncConnection[DictRow], run: UUID, after: int, limit: int = PAGE
 ) -> list[DictRow]:
@@ -244,21 +252,24 @@ async def watch(
     process stops. After `quiet` seconds without an event it yields an empty list.
     """
     with feeds.join(run) as feed:
-        silent_since = time.monotonic()
+        silent_since, page = time.monotonic(), FIRST_PAGE
         while not feeds.closed:
             changed = feed.signal()
-            events = feed.after(after)
+            events, more = feed.after(after), False
             if not events and not (events == [] and feed.is_live):
                 try:
-                    events = await read(pool, run, after)
+                    events = await read(pool, run, after, page)
                 except (psycopg.OperationalError, PoolTimeout, TooManyRequests) as exc:
                     # One that waits loses nothing; sent away, it would come back at the worst moment.
                     logger.warning("run %s: events not read (%s)", run, type(exc).__name__)
                     events = []
+                more = len(events) == page
+                page = min(2 * page, PAGE) if _is_small(events) else max(page // 4, 1)
             if events:
                 yield events
                 after, silent_since = events[-1].seq, time.monotonic()
-                if events[-1].is_last or (events[-1].type == "run.waiting" and not feed.after(after)):
+                newest = not more and not feed.after(after)
+                if events[-1].is_last or (events[-1].type == "run.waiting" and newest):
                     return
                 continue
             if time.monotonic() - silent_since >= quiet:

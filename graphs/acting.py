@@ -70,7 +70,10 @@ class Acting:
                 return await self._attempt(arrived)
             except (GraphBubbleUp, LimitReached):
                 raise
-            except Exception as exc:  # whatever a step raises is its failure, told once and by its name
+            except (
+                Exception,
+                SystemExit,
+            ) as exc:  # whatever a step raises is its failure, told once, by name
                 failed = self._failure(exc)
                 if attempt >= retries.attempts or not _may_get_better(exc):
                     return self.give_up(failed, exc, arrived)
@@ -113,7 +116,7 @@ class Acting:
         except (NodeError, UnsafeValue):  # what arrived may be what it failed by
             return {}
 
-    def _failure(self, exc: Exception) -> StepFailed:
+    def _failure(self, exc: BaseException) -> StepFailed:
         if isinstance(exc, StepFailed):  # of the workflow that it runs
             return StepFailed(self.step.id, exc.code, f"{exc.step}: {exc.message}"[:4000])
         if isinstance(exc, TimeoutError) and self.step.policy.timeout is not None:
@@ -285,7 +288,7 @@ def _fit(value: Any, port: Port) -> Any:
         raise NodeError(message, code="bad_input") from None
 
 
-def _may_get_better(exc: Exception) -> bool:
+def _may_get_better(exc: BaseException) -> bool:
     if isinstance(exc, NodeError):
         return not exc.is_final and exc.code not in _NEVER_BETTER
     response = _response(exc)
@@ -294,7 +297,7 @@ def _may_get_better(exc: Exception) -> bool:
     return not isinstance(exc, Missing | UnsafeValue)
 
 
-def _wished(exc: Exception) -> float | None:
+def _wished(exc: BaseException) -> float | None:
     """The seconds that the other side asks to wait."""
     if isinstance(exc, NodeError):
         return exc.retry_after
@@ -304,13 +307,13 @@ def _wished(exc: Exception) -> float | None:
     )
 
 
-def _response(exc: Exception) -> httpx.Response | None:
+def _response(exc: BaseException) -> httpx.Response | None:
     """What a provider's client was answered; their errors carry it."""
     response = getattr(exc, "response", None)
     return response if isinstance(response, httpx.Response) else None
 
 
-def _code(exc: Exception) -> str:
+def _code(exc: BaseException) -> str:
     match exc:
         case NodeError():
             return exc.code
@@ -324,7 +327,7 @@ def _code(exc: Exception) -> str:
             return "step_failed"
 
 
-def _words(exc: Exception) -> str:
+def _words(exc: BaseException) -> str:
     if isinstance(exc, NodeError | Missing):
         return str(exc)
     if isinstance(exc, UnsafeValue):

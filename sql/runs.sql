@@ -158,6 +158,11 @@ UPDATE run
    SET status = 'queued', attempt = greatest(attempt - 1, 0), lease_until = NULL, worker = NULL
  WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running';
 
+-- uncount --
+-- The attempt of a run that could not go on although nobody died. Its lease runs out before it is tried again.
+UPDATE run SET attempt = greatest(attempt - 1, 0)
+ WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running';
+
 -- wish_cancel --
 UPDATE run
    SET cancel_requested = true

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from uuid import UUID
 
 from litestar.exceptions import ClientException
 from litestar.response import Stream
 
 from flowserver.errors import FlowserverError
+from flowserver.events import Event
 from flowserver.runs import Runs
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "keep-alive"}
 RETRY = b"retry: 1000\n\n"
 QUIET = b": still here\n\n"
 """A comment now and then keeps an idle connection open."""
+
+PIECE = 64_000
+"""Bytes that are made ready for a client before it has taken those before; a single event may be larger."""
 
 _BIGGEST = 2**63 - 1
 _leaving: set[asyncio.Task[None]] = set()
@@ -35,14 +39,31 @@ async def _frames(runs: Runs, org: UUID, run: UUID, after: int, cancels: bool) -
         yield RETRY
         async for events in runs.watch(run, after):
             is_done = bool(events) and events[-1].is_last
-            # What is ready goes out in one piece: a send costs more than a frame.
-            yield b"".join(event.frame for event in events) if events else QUIET
+            for piece in _pieces(events):
+                yield piece
         is_done = True
     finally:
         if cancels and not is_done:  # nothing may be awaited here: the task is being cancelled
             task = asyncio.create_task(_cancel(runs, org, run))
             _leaving.add(task)
             task.add_done_callback(_leaving.discard)
+
+
+def _pieces(events: Sequence[Event]) -> Iterator[bytes]:
+    """What is ready, in few pieces, as sending costs more than a frame, but small ones: some do not read."""
+    if not events:
+        yield QUIET
+        return
+    frames: list[bytes] = []
+    size = 0
+    for event in events:
+        frame = event.frame
+        if frames and size + len(frame) > PIECE:
+            yield b"".join(frames)
+            frames, size = [], 0
+        frames.append(frame)
+        size += len(frame)
+    yield b"".join(frames)
 
 
 async def _cancel(runs: Runs, org: UUID, run: UUID) -> None:

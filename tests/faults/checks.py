@@ -83,7 +83,8 @@ async def check_line(dsn: str, run: str) -> None:
     """The checkpoints of a run's thread are a line: no process has written beside another."""
     forked = await rows(
         dsn,
-        "SELECT parent_checkpoint_id FROM checkpoints WHERE thread_id = (SELECT thread_id FROM run WHERE id = %s)"
+        "SELECT parent_checkpoint_id FROM checkpoints"
+        " WHERE thread_id = (SELECT thread_id FROM run WHERE id = %s)"
         " AND checkpoint_ns = '' GROUP BY parent_checkpoint_id HAVING count(*) > 1",
         run,
     )

@@ -28,7 +28,7 @@ from tests.faults.sabotage import Sabotage
 from tests.server import HEADERS, KEY, ROOT
 
 READY = {"serve": "listens on", "worker": "executes up to"}
-PATIENCE = 30.0
+PATIENCE = 45.0
 """Seconds after which what has not happened is not waited for any longer."""
 
 

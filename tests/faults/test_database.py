@@ -1,4 +1,4 @@
-"""The line to Postgres stalls, loses answers or breaks; Postgres refuses, is full, or gives up on a statement."""
+"""The line to Postgres stalls, goes deaf or breaks; Postgres refuses, is full, or gives up on a statement."""
 
 from __future__ import annotations
 
@@ -281,7 +281,8 @@ async def test_flt_23_a_database_that_lets_nobody_in_for_a_while_costs_nothing_b
 
         let_in(False)
         admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND pid <> pg_backend_pid()",
             (name,),
         )
         shut_out = await health(server)
@@ -409,3 +410,35 @@ async def test_flt_26_a_claim_that_postgres_cancelled_is_made_again(
     assert paths(web) == ["/x/a"]
     assert await troubles(dsn) == 3
     assert worker.lives
+
+
+async def test_flt_55_nobody_keeps_a_transaction_open_while_steps_wait_for_the_world(
+    children: Family, web: WebServer, dsn: str, allow: dict[str, str]
+) -> None:
+    """A listener inside one would fill Postgres' queue of notifications, one beside it a pool."""
+    gate = Gate()
+    server = await children.bear(dsn, settings=allow)
+    for number in range(20):  # more than the pool has connections
+        web.on(f"/r{number}/a", gate.answer)
+    runs = [await start(server.client, chain(web, "a"), f"r{number}") for number in range(20)]
+    await gate.arrivals(20)
+
+    held = []
+    for _ in range(20):
+        held += await rows(
+            dsn,
+            "SELECT state, query FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state <> 'idle' AND state_change < now() - interval '0.3 seconds'"
+            " AND pid <> pg_backend_pid()",
+        )
+        assert await health(server) == 200
+    listening = await rows(
+        dsn,
+        "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%%'",
+    )
+    gate.open.set()
+    ended = [await run_is(server.client, run, "succeeded") for run in runs]
+
+    assert held == []
+    assert {row["state"] for row in listening} == {"idle"}
+    assert [run["attempt"] for run in ended] == [1] * 20

@@ -85,7 +85,7 @@ class Matrix:
         return await self.children.bear(self.dsn, settings=settings, sabotage=changed)
 
     async def drive(self, victim: Child, label: str) -> dict[str, Any]:
-        """Start a run on `victim` and answer its questions there, or where a server lives; the run at its end."""
+        """Start a run on `victim`, answer its questions there or where a server lives; the run at its end."""
         body = {
             "flow_data": self.counted.flow_data,
             "input": {"label": label},
@@ -134,7 +134,8 @@ class Matrix:
         """Let the leases of a dead server run out, once its database connections are gone."""
         await rows(
             self.dsn,
-            "UPDATE run SET lease_until = now() - interval '1 second' WHERE status = 'running' AND worker = %s"
+            "UPDATE run SET lease_until = now() - interval '1 second'"
+            " WHERE status = 'running' AND worker = %s"
             " AND NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = %s)",
             f"{socket.gethostname()}:{victim.pid}",
             label,

@@ -1,4 +1,4 @@
-"""Postgres is cut off and comes back: while runs are at any place, while clients stream, for longer than a lease."""
+"""Postgres is cut off and comes back: wherever runs are, while clients stream, for longer than a lease."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HELD = {
     "events": "flowserver.journal.Journal._commit",
     "end": "flowserver.execution.Execution._end",
 }
-"""Where runs are when Postgres goes away; besides these in the middle of a step, and waiting for an answer."""
+"""Where runs are when Postgres goes away; others are in the middle of a step, or wait for an answer."""
 
 
 @pytest.fixture(scope="module")

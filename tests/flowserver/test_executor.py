@@ -246,7 +246,7 @@ async def test_flt_15_what_a_step_may_not_keep_fails_it_by_name(
     assert after.json()["output"] == "fine"
 
 
-async def test_a_database_that_goes_away_for_a_moment_loses_no_run(
+async def test_flt_18_a_database_that_goes_away_for_a_moment_loses_no_run(
     client: httpx.AsyncClient, web: WebServer, dsn: str
 ) -> None:
     gate = Gate()

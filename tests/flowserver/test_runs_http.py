@@ -265,7 +265,7 @@ async def test_a_failing_step_is_named_with_what_went_wrong(client: Client) -> N
     }
 
 
-async def test_a_session_waits_for_its_open_question(client: Client) -> None:
+async def test_flt_32_a_session_waits_for_its_open_question(client: Client) -> None:
     first = (await run(client, ASK, session_id="s")).json()
 
     second = await run(client, ASK, session_id="s")

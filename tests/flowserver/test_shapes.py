@@ -195,7 +195,7 @@ async def test_workflows_that_run_each_other_are_refused(client: Client) -> None
     assert refused.status_code == 422
 
 
-async def test_a_kill_inside_a_map_repeats_no_item_that_was_done(dsn: str, tmp_path: Path) -> None:
+async def test_flt_11_a_kill_inside_a_map_repeats_no_item_that_was_done(dsn: str, tmp_path: Path) -> None:
     began = asyncio.Event()
     async with WebServer() as web:
         allow = {"FLOWSERVER_OUTBOUND_ALLOW": web.door}
