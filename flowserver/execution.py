@@ -131,6 +131,8 @@ class Execution:
         """Stop at once; the first reason counts."""
         self._stop = self._stop or why
         if self._task is not None:
+            if self._stop == "lost":
+                self._journal.give_up()
             self._task.cancel()
 
     def drain(self) -> None:

@@ -73,6 +73,11 @@ class Journal:
         """Held by whoever appends."""
         self._writes: set[asyncio.Task[None]] = set()
         self._written_at = 0.0
+        self._is_given_up = False
+
+    def give_up(self) -> None:
+        """The run is another process's: what could not be written is not tried again."""
+        self._is_given_up = True
 
     def add(self, type: str, data: dict[str, Any]) -> None:
         """Tell an event; it is written soon."""
@@ -210,7 +215,7 @@ class Journal:
                     rows = await (await conn.execute(statement, batch)).fetchall()
                 return rows or await self._written_before(batch)
             except (psycopg.OperationalError, psycopg.errors.TransactionRollback) as exc:
-                if attempt == TRIES - 1:
+                if attempt == TRIES - 1 or self._is_given_up:
                     raise
                 logger.warning("run %s: events not written (%s); trying again", self.run, type(exc).__name__)
                 await asyncio.sleep(0.1 * 2**attempt)

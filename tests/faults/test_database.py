@@ -367,7 +367,7 @@ async def test_flt_24_with_a_full_disk_nothing_is_half_submitted(children: Famil
     refused = await server.client.post("/runs", json=body, headers={"Idempotency-Key": "k"})
     stored = [
         await rows(dsn, "SELECT 1 FROM run"),
-        await rows(dsn, "SELECT 1 FROM procrastinate_jobs"),
+        await rows(dsn, "SELECT 1 FROM procrastinate_jobs WHERE queue_name = 'runs'"),
         await rows(dsn, "SELECT 1 FROM idempotency"),
     ]
     again = await server.client.post("/runs", json=body, headers={"Idempotency-Key": "k"})

@@ -54,14 +54,18 @@ async def test_flt_29_a_job_that_is_delivered_many_times_executes_its_run_once(
     server = await children.bear(dsn, "serve", "--no-worker", settings=allow)
     run = await start(server.client, chain(web, "a"), "x")
     await rows(dsn, "SELECT defer_run(%s) FROM generate_series(1, 10)", run)
-    waiting = await rows(dsn, "SELECT id FROM procrastinate_jobs WHERE status = 'todo'")
+    waiting = await rows(
+        dsn, "SELECT id FROM procrastinate_jobs WHERE queue_name = 'runs' AND status = 'todo'"
+    )
 
     await asyncio.gather(*(children.bear(dsn, "worker", settings=allow) for _ in range(2)))
     await gate.arrivals()
     await rows(dsn, "SELECT defer_run(%s) FROM generate_series(1, 10)", run)
 
     async def taken() -> bool:
-        return not await rows(dsn, "SELECT 1 FROM procrastinate_jobs WHERE status = 'todo'")
+        return not await rows(
+            dsn, "SELECT 1 FROM procrastinate_jobs WHERE queue_name = 'runs' AND status = 'todo'"
+        )
 
     await until(taken, "all jobs have been taken")
     gate.open.set()
@@ -110,7 +114,9 @@ async def test_flt_30_jobs_that_nobody_works_on_any_more_are_cleared_away_and_ot
     await rows(dsn, stuck, busy, False)
 
     async def only_the_busy_one() -> bool:
-        found = await rows(dsn, "SELECT args->>'run' AS run, worker_id FROM procrastinate_jobs")
+        found = await rows(
+            dsn, "SELECT args->>'run' AS run, worker_id FROM procrastinate_jobs WHERE queue_name = 'runs'"
+        )
         return [row["run"] for row in found if row["worker_id"]] == [busy] and len(found) == 1
 
     await until(only_the_busy_one, "what is stuck is cleared away", 15)
@@ -152,7 +158,7 @@ async def test_flt_30_reconcilers_that_look_at_once_defer_a_run_once(
         return bool(found[0]["n"])
 
     await until(all_looked_twice, "everybody has looked more than once", 20)
-    jobs = await rows(dsn, "SELECT args->>'run' AS run FROM procrastinate_jobs")
+    jobs = await rows(dsn, "SELECT args->>'run' AS run FROM procrastinate_jobs WHERE queue_name = 'runs'")
 
     assert sorted(job["run"] for job in jobs) == sorted(runs)
     assert len(await rows(dsn, "SELECT 1 FROM look")) == 10

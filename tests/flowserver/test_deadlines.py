@@ -199,7 +199,6 @@ async def test_expiring_is_no_button(client: Client) -> None:
         ({"timeout": "soon"}, "'deadline' is 'soon'; allowed is a number from 1 to "),
         ({"deadline": 31_536_001}, "'deadline' is 31536001; allowed is a number from 1 to "),
         ({"deadline": 60, "actions": ["expired"]}, "an action is called 'expired', as is the port for "),
-        ({"deadline": "{{ input }}"}, "'deadline' is '{{ input }}'; allowed is a number from 1 to "),
     ],
 )
 async def test_a_check_refuses_a_deadline_that_cannot_be(
@@ -209,6 +208,14 @@ async def test_a_check_refuses_a_deadline_that_cannot_be(
 
     assert [(each["code"], each["where"]) for each in checked["problems"]] == [("bad_config", "ask")]
     assert checked["problems"][0]["message"].startswith(words)
+
+
+async def test_a_check_refuses_a_template_as_a_deadline(client: Client) -> None:
+    flow = ask(deadline="{{ input }}")
+
+    checked = (await client.post("/workflows/check", json={"flow_data": flow})).json()
+
+    assert [(each["code"], each["where"]) for each in checked["problems"]] == [("bad_template", "ask")]
 
 
 async def test_the_deadline_is_told_with_the_question(client: Client) -> None:
