@@ -74,7 +74,7 @@ async def test_flt_04_flt_05_flt_06_a_run_whose_process_dies_at_its_very_beginni
     assert paths(web) == ["/one/a", "/two/a"]
     found = await events(survivor.client, run)
     check_events(found)
-    assert attempts(found) == [1, 2]
+    assert attempts(found) in ([1, 2], [2])  # the first one may not have been told before it died
     await check_line(dsn, run)
 
 
