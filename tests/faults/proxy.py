@@ -10,8 +10,8 @@ from typing import Literal, Self, TypeAlias
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-Mode: TypeAlias = Literal["pass", "stall", "refuse", "drop_answers"]
-"""Let everything through; nothing, without a word; nobody in; questions through, but no answers."""
+Mode: TypeAlias = Literal["pass", "stall", "drop_answers"]
+"""Let everything through; nothing, without a word; questions, but no answers."""
 
 
 class Proxy:
@@ -65,9 +65,6 @@ class Proxy:
             database.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.mode == "refuse":
-            writer.transport.abort()
-            return
         talk = asyncio.ensure_future(self._talk(reader, writer))
         self._talks.add(talk)
         talk.add_done_callback(self._talks.discard)

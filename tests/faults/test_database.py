@@ -127,8 +127,9 @@ async def test_flt_18_a_process_whose_ear_was_cut_off_hears_again(
     assert (await run_is(other.client, run, "cancelled", seconds=5))["attempt"] == 1
 
 
+@pytest.mark.parametrize("half_open", [False, True], ids=["stalled", "half-open"])
 async def test_flt_19_a_line_that_stalls_is_given_up_and_the_run_goes_on_elsewhere(
-    children: Family, web: WebServer, dsn: str, proxy: Proxy, allow: dict[str, str]
+    children: Family, web: WebServer, dsn: str, proxy: Proxy, allow: dict[str, str], half_open: bool
 ) -> None:
     gate = Gate(b"late")
     web.on("/x/a", Reply())
@@ -141,6 +142,8 @@ async def test_flt_19_a_line_that_stalls_is_given_up_and_the_run_goes_on_elsewhe
     other = await children.bear(dsn, settings=allow)
 
     proxy.turn("stall")
+    if half_open:
+        proxy.close_towards_database()
     ended = await run_is(other.client, run, "succeeded")
     await gate.departures()
     before = await events(other.client, run)

@@ -75,7 +75,7 @@ async def test_flt_04_flt_05_flt_06_a_run_whose_process_dies_at_its_very_beginni
     assert (paths(web)[0], done, set(more)) == ("/one/a", "/two/a", set(more) & {"/two/a"})
     found = await events(survivor.client, run)
     check_events(found)
-    assert attempts(found)[-1] == 2  # what the first one told may not have been written yet
+    assert attempts(found) in ([1, 2], [2])  # the first one may not have been told before it died
     assert paths(web).count("/two/a") <= told(found).count("step.started s0")
     await check_line(dsn, run)
 
