@@ -7,6 +7,7 @@ own process with its own connections; only the two seconds of imports are shared
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import selectors
@@ -28,6 +29,9 @@ from tests.faults.sabotage import Sabotage
 from tests.server import HEADERS, KEY, ROOT
 
 READY = {"serve": "listens on", "worker": "executes up to"}
+_DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG, which the standard library does not name."""
+
 PATIENCE = 45.0
 """Seconds after which what has not happened is not waited for any longer."""
 
@@ -255,6 +259,8 @@ def _be(order: Order) -> None:
     status: Any = 1
     try:
         os.setsid()
+        with suppress(AttributeError):  # not on macOS: there a child outlives a nursery that is killed
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, path in ((0, None), (1, order.output), (2, order.log)):
             file = nothing if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
