@@ -21,9 +21,10 @@ from flowserver.errors import BadRequest, Conflict, RunEnded, ThreadBusy, Unavai
 from flowserver.events import Event
 from flowserver.http.bodies import Checked
 from flowserver.questions import expire
-from flowserver.runs import RunView, Start
+from flowserver.run_views import RunView
 from flowserver.settings import Settings
 from flowserver.show import plan_in_words, show, shown
+from flowserver.starts import Start
 from graphs.compile import Compiler
 from graphs.mermaid import mermaid
 from graphs.problems import InvalidWorkflow

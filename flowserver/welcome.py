@@ -12,9 +12,9 @@ from flowserver.accounts import DEFAULT_ORG, KEY_FILE
 from flowserver.assembly import Flowserver
 from flowserver.commands import Unreadable, drawing
 from flowserver.errors import NotAuthenticated
-from flowserver.runs import Start
 from flowserver.settings import variable
 from flowserver.show import show
+from flowserver.starts import Start
 from flowserver.workflows import Workflow
 from graphs.problems import InvalidWorkflow
 

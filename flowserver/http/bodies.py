@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from flowserver.errors import BadRequest
-from flowserver.runs import OnBusy
+from flowserver.starts import OnBusy
 from graphs.options import Limits
 from graphs.plan import Durability
 from graphs.problems import Problem

@@ -19,7 +19,8 @@ from litestar.response import Stream
 from flowserver.events import Event, encode
 from flowserver.http.problems import problem
 from flowserver.http.streams import HEADERS
-from flowserver.runs import Runs, Start
+from flowserver.runs import Runs
+from flowserver.starts import Start
 from flowserver.workflows import Workflows
 from graphs.compile import Compiled
 from graphs.problems import InvalidWorkflow

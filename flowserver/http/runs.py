@@ -15,7 +15,9 @@ from flowserver.forks import Fork
 from flowserver.http.bodies import MAX_PAGE, Answer, ForkRun, Page, RunDrawing, RunSaved, RunWorkflow, cursor
 from flowserver.http.streams import event_stream, position
 from flowserver.idempotency import Key
-from flowserver.runs import Runs, RunView, Start, Status
+from flowserver.run_views import RunView, Status
+from flowserver.runs import Runs
+from flowserver.starts import Start
 from flowserver.workflows import Workflows
 from graphs.compile import Compiled
 
