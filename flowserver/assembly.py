@@ -16,6 +16,7 @@ from flowserver.census import Census
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
+from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.feeds import Feeds
@@ -86,7 +87,9 @@ async def assemble(
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
-        resources = Resources(pool, feeds, signals, workflows, http, models, metrics, traces)
+        resources = Resources(
+            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces
+        )
         executor = Executor(
             resources,
             dsn,

@@ -27,6 +27,7 @@ import sql
 from flowserver.checkpoints import seed_of
 from flowserver.db import Pool, row_of
 from flowserver.errors import Fenced, NotFound
+from flowserver.event_batches import EventBatches
 from flowserver.events import FINAL, Event
 from flowserver.feeds import Feeds
 from flowserver.journal import Journal
@@ -95,6 +96,7 @@ class Resources:
 
     pool: Pool
     feeds: Feeds
+    batches: EventBatches
     signals: Signals
     workflows: Workflows
     http: httpx.AsyncClient
@@ -145,7 +147,13 @@ class Execution:
         feed, claim = self._feed, self.claim
         with self._observed() as self._observation:
             self._journal = Journal(
-                self._with.pool, feed, claim.id, claim.epoch, claim.next_seq, self._observation.committed
+                self._with.pool,
+                feed,
+                claim.id,
+                claim.epoch,
+                claim.next_seq,
+                self._observation.committed,
+                self._with.batches,
             )
             self._recorder = Recorder(self._journal)
             writer = asyncio.create_task(self._journal.write())

@@ -18,6 +18,7 @@ import sql
 from flowserver.columns import Texts
 from flowserver.db import Pool
 from flowserver.errors import Fenced
+from flowserver.event_batches import EventBatches
 from flowserver.events import Event, encode
 from flowserver.feeds import Feed, Feeds
 
@@ -57,14 +58,19 @@ class Journal:
         epoch: int,
         next_seq: int,
         written: Callable[[list[tuple[str, dict[str, Any]]], float], None] = lambda events, since: None,
+        batches: EventBatches | None = None,
     ) -> None:
-        """`written` is told of every batch: its events, and since when the first of them waited."""
+        """`written` is told of every batch: its events, and since when the first of them waited.
+
+        With `batches`, what needs no statement of its own is written together with other runs' events.
+        """
         self.run = run
         self.epoch = epoch
         self._pool = pool
         self._feed = feed
         self._next = next_seq
         self._written_batch = written
+        self._batches = batches
         self._waiting: list[tuple[str, dict[str, Any]]] = []
         self._waiting_since = 0.0
         self._added = asyncio.Event()
@@ -128,7 +134,9 @@ class Journal:
     async def _flush(self) -> None:
         async with self.writing:
             if self._waiting:
-                await self._append(_APPEND, {})
+                batch = self.take()
+                rows = await self._batches.append(batch) if self._batches is not None else []
+                self.committed(batch, rows or await self._commit(_APPEND, batch))
 
     async def append_with(
         self, type: str, data: dict[str, Any], statement: LiteralString, values: Mapping[str, Any]

@@ -96,10 +96,17 @@ SELECT id, epoch, cancel_requested
  LIMIT 100;
 
 -- extend_leases --
+-- Whatever changes several runs locks them in the order of their ids, so that no two wait for each other.
 UPDATE run
    SET lease_until = now() + %(lease)s::interval
-  FROM unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS mine (id, epoch)
- WHERE run.id = mine.id AND run.epoch = mine.epoch AND run.status = 'running'
+  FROM (SELECT run.id
+          FROM run
+          JOIN unnest(%(ids)s::uuid[], %(epochs)s::integer[]) AS mine (id, epoch)
+            ON run.id = mine.id AND run.epoch = mine.epoch
+         WHERE run.status = 'running'
+         ORDER BY run.id
+           FOR NO KEY UPDATE OF run) AS held
+ WHERE run.id = held.id
 RETURNING run.id, run.cancel_requested;
 
 -- append_events --
@@ -113,6 +120,27 @@ INSERT INTO run_event (run_id, seq, org_id, type, data)
 SELECT %(run)s, %(next)s::bigint + added.place - 1, held.org_id, added.type, added.data::json
   FROM held, unnest(%(types)s::text[], %(datas)s::text[]) WITH ORDINALITY AS added (type, data, place)
 RETURNING seq, at;
+
+-- append_many --
+-- The same for several runs at once: one commit for all of them, and no row for those that are not held.
+WITH held AS (
+    UPDATE run SET next_seq = run.next_seq + locked.added
+      FROM (SELECT run.id, wanted.added
+              FROM run
+              JOIN unnest(%(runs)s::uuid[], %(epochs)s::integer[], %(nexts)s::bigint[], %(counts)s::integer[])
+                   AS wanted (id, epoch, next, added)
+                ON run.id = wanted.id AND run.epoch = wanted.epoch AND run.next_seq = wanted.next
+             WHERE run.status = 'running'
+             ORDER BY run.id
+               FOR NO KEY UPDATE OF run) AS locked
+     WHERE run.id = locked.id
+    RETURNING run.id, run.org_id
+)
+INSERT INTO run_event (run_id, seq, org_id, type, data)
+SELECT held.id, added.seq, held.org_id, added.type, added.data::json
+  FROM unnest(%(of)s::uuid[], %(seqs)s::bigint[], %(types)s::text[], %(datas)s::text[]) AS added (id, seq, type, data)
+  JOIN held ON held.id = added.id
+RETURNING run_id, seq, at;
 
 -- position --
 SELECT epoch, status, next_seq, cancel_requested FROM run WHERE id = %(run)s;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ import sql
 from flowserver.accounts import DEFAULT_ORG
 from flowserver.db import Pool, make_pool
 from flowserver.errors import Fenced
+from flowserver.event_batches import EventBatches
 from flowserver.events import Event
 from flowserver.feeds import TAIL, Feeds
 from flowserver.journal import TEXT_SIZE, Journal, read, watch
@@ -176,6 +178,48 @@ async def test_the_last_event_is_never_seen_without_the_status_that_it_tells(poo
     assert [event.type for event in await read(pool, run, 0)] == ["run.started", "run.succeeded"]
     last_event = await written_by(pool, "run_event", "type = 'run.succeeded'")
     assert await written_by(pool, "run", "status = 'succeeded'") == last_event != []
+
+
+async def test_events_of_several_runs_are_written_together_and_each_run_has_its_own(
+    pool: Pool, run: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is no longer held: it hears so, and the others lose nothing."""
+    real = psycopg.AsyncConnection.execute
+    statements: list[str] = []
+
+    async def execute(self: Any, query: Any, *args: Any, **more: Any) -> Any:
+        if "INSERT INTO run_event" in str(query):
+            statements.append(str(query))
+        return await real(self, query, *args, **more)
+
+    runs = [run, *(uuid4() for _ in range(9))]
+    async with pool.connection() as conn:
+        for id in runs[1:]:
+            await conn.execute(
+                "INSERT INTO run (id, org_id, version, thread_id, trigger, status, epoch)"
+                " VALUES (%s, %s, 'v', %s, '{}', 'running', 1)",
+                (id, DEFAULT_ORG, str(id)),
+            )
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", execute)
+    feeds, batches = Feeds(), EventBatches(pool)
+    with contextlib.ExitStack() as stack:
+        journals = [
+            Journal(
+                pool, stack.enter_context(feeds.join(id)), id, 1 if id != runs[3] else 7, 1, batches=batches
+            )
+            for id in runs
+        ]
+        for number, journal in enumerate(journals):
+            for step in range(number + 1):
+                journal.add("step.started", {"step": str(step)})
+        ended = await asyncio.gather(*(journal.flush() for journal in journals), return_exceptions=True)
+
+    assert [type(each) for each in ended if each is not None] == [Fenced]
+    assert isinstance(ended[3], Fenced)
+    for number, id in enumerate(runs):
+        told = [(event.seq, event.data["step"]) for event in await read(pool, id, 0)]
+        assert told == ([] if number == 3 else [(step + 1, str(step)) for step in range(number + 1)])
+    assert len(statements) < len(runs) / 2
 
 
 async def test_a_quiet_stream_gives_signs_of_life(pool: Pool, run: UUID) -> None:
