@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
@@ -64,24 +67,18 @@ async def _converse(
     config: Config, bindings: Bindings, messages: list[AnyMessage], ctx: RunContext
 ) -> list[AnyMessage]:
     """Let the model and its tools talk; return what they added."""
-    from langchain.agents import create_agent  # noqa: PLC0415
-    from langchain.agents.middleware import ModelCallLimitMiddleware  # noqa: PLC0415
     from langchain.agents.middleware.model_call_limit import ModelCallLimitExceededError  # noqa: PLC0415
     from langchain_core.messages import AIMessageChunk  # noqa: PLC0415
 
     system = "\n\n".join(text for text in (config.system_prompt, config.prompt_instructions) if text)
-    agent = create_agent(
-        cast("BaseChatModel", bindings.llm),
-        cast("Any", list(bindings.tools) if config.enable_tools else []),
-        system_prompt=system or None,
-        middleware=[ModelCallLimitMiddleware(run_limit=config.max_iterations, exit_behavior="error")],
-        checkpointer=False,  # the step is what is kept; its inner turns would cost a checkpoint each
-    )
+    tools = bindings.tools if config.enable_tools else ()
+    agent = _agent(config.max_iterations, tools) if tools else _plain_agent(config.max_iterations)
     state: dict[str, Any] = {}
     try:
-        async for mode, part in cast("Any", agent).astream(
+        async for mode, part in agent.astream(
             {"messages": messages},
             {"recursion_limit": 10 * config.max_iterations + 10},
+            context=_Talk(cast("BaseChatModel", bindings.llm), system),
             stream_mode=["messages", "values"],
         ):
             if mode == "values":
@@ -92,6 +89,43 @@ async def _converse(
         message = f"no final answer after {config.max_iterations} calls of the model ('max_iterations')"
         raise NodeError(message, code="limit_exceeded") from None
     return list(state["messages"][len(messages) :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """What a conversation brings to its agent."""
+
+    model: BaseChatModel
+    system: str
+
+
+@lru_cache(100)
+def _plain_agent(max_iterations: int) -> Any:
+    """An agent without tools, made once: to make it takes as long as to stream a dozen tokens."""
+    return _agent(max_iterations, ())
+
+
+def _agent(max_iterations: int, tools: Sequence[Tool]) -> Any:
+    """An agent whose model, and what that is told first, come with each conversation as a `_Talk`."""
+    from langchain.agents import create_agent  # noqa: PLC0415
+    from langchain.agents.middleware import ModelCallLimitMiddleware, wrap_model_call  # noqa: PLC0415
+    from langchain_core.language_models import FakeListChatModel  # noqa: PLC0415
+    from langchain_core.messages import SystemMessage  # noqa: PLC0415
+
+    @wrap_model_call
+    async def talk(request: Any, handler: Any) -> Any:
+        given: _Talk = request.runtime.context
+        told = SystemMessage(given.system) if given.system else None
+        return await handler(request.override(model=given.model, system_message=told))
+
+    limit: Any = ModelCallLimitMiddleware(run_limit=max_iterations, exit_behavior="error")
+    return create_agent(
+        FakeListChatModel(responses=[]),  # takes the place that each conversation's own model will have
+        cast("Any", list(tools)),
+        middleware=[limit, talk],
+        context_schema=_Talk,
+        checkpointer=False,  # the step is what is kept; its inner turns would cost a checkpoint each
+    )
 
 
 def _count(replies: list[Any], ctx: RunContext) -> None:
