@@ -151,7 +151,9 @@ async def _run(
         compiled, whole = await flowserver.workflows.drawn(DEFAULT_ORG, flow_data)
         for warning in compiled.warnings:
             print(warning, file=sys.stderr)
-        start = Start(compiled=compiled, flow_data=whole, input=given, session_id=session, kind="cli")
+        start = Start(
+            compiled=compiled, flow_data=whole, input=given, session_id=session, kind="cli", is_watched=stream
+        )
         id = (await flowserver.runs.start(DEFAULT_ORG, start)).id
         following = asyncio.create_task(_follow(flowserver, id, stream, as_json))
         try:

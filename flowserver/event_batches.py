@@ -40,8 +40,8 @@ class EventBatches:
     async def append(self, batch: Batch) -> list[DictRow]:
         """The rows of the events of `batch`, once they are written.
 
-        There are none if the run is not held as the batch says, or nothing could be written; which of the two,
-        the run's journal finds out.
+        There are none if the run is not held as the batch says, or nothing could be written: its journal
+        finds out which.
         """
         written: asyncio.Future[list[DictRow]] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, written))

@@ -114,8 +114,15 @@ class Execution:
         resources: Resources,
         compiled: Compiled | None = None,
         created: Event | None = None,
+        *,
+        is_watched: bool = True,
     ) -> None:
+        """Of a new run `created` is the first event.
+
+        `is_watched` says whether anybody may want partial output who does not watch yet.
+        """
         self.claim = claim
+        self._is_watched = is_watched
         # At once, so that whoever begins to watch now need not ask the database.
         self._joined = resources.feeds.join(claim.id)
         self._feed = self._joined.__enter__()
@@ -312,6 +319,7 @@ class Execution:
             http=self._with.http,
             models=self._with.models,
             redact=lambda text: _redact(text, compiled, self._with.models),
+            is_watched=lambda: self._is_watched or self._feed.is_watched,
             slots=asyncio.Semaphore(compiled.plan.max_concurrency),
             large=LargeValues(RunValues(self._with.pool, claim.id)),
             meter=Meter(limits, dict(self._recorder.spent)),

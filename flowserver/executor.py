@@ -65,11 +65,16 @@ class Executor:
             self._watchdog = asyncio.create_task(self._watch())
 
     def launch(
-        self, claim: Claim, compiled: Compiled | None = None, created: Event | None = None
+        self,
+        claim: Claim,
+        compiled: Compiled | None = None,
+        created: Event | None = None,
+        *,
+        is_watched: bool = True,
     ) -> asyncio.Task[None]:
-        """Execute a run that has been claimed for this process; of a new one `created` is the first event."""
+        """Execute a run that has been claimed for this process; see `Execution` for the rest."""
         self._with.metrics.claimed(claim.epoch, claim.attempt)
-        execution = Execution(claim, self._with, compiled, created)
+        execution = Execution(claim, self._with, compiled, created, is_watched=is_watched)
         self._running[claim.id] = execution
         self._leases.hold(claim.id, claim.epoch)
         task = asyncio.create_task(execution.go(), name=f"run {claim.id}")

@@ -23,6 +23,8 @@ class Feed:
         self._changed = asyncio.Event()
         self._tell = tell
         self.users = 0
+        self.is_watched = False
+        """Whether anybody has begun to watch for the sake of partial output."""
         self.is_live = False
         """Whether the run is executed here, so that nothing can happen that this feed does not tell."""
 

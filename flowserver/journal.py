@@ -257,14 +257,23 @@ async def _rows(
 
 
 async def watch(
-    pool: Pool, feeds: Feeds, run: UUID, after: int, *, poll: float = 0.5, quiet: float = 15.0
+    pool: Pool,
+    feeds: Feeds,
+    run: UUID,
+    after: int,
+    *,
+    poll: float = 0.5,
+    quiet: float = 15.0,
+    is_told: bool = True,
 ) -> AsyncIterator[list[Event]]:
     """Every event of `run` after `after`, in order, as they come; ends after the last one.
 
     It ends too at the newest event if that is a `run.waiting` which the caller had not seen, and when the
-    process stops. After `quiet` seconds without an event it yields an empty list.
+    process stops. After `quiet` seconds without an event it yields an empty list. `is_told` says whether
+    anybody is told the events, and not only that it has ended.
     """
     with feeds.join(run) as feed:
+        feed.is_watched |= is_told
         silent_since, page = time.monotonic(), FIRST_PAGE
         while not feeds.closed:
             changed = feed.signal()

@@ -76,7 +76,8 @@ class Runs:
         if made["status"] == "running":
             told = msgspec.json.decode(values["created"])
             created = Event(values["id"], 1, "run.created", made["created_event_at"], told)
-            self._executor.launch(msgspec.convert(made, Claim), start.compiled, created)
+            claim = msgspec.convert(made, Claim)
+            self._executor.launch(claim, start.compiled, created, is_watched=start.is_watched)
         return Started(values["id"])
 
     async def get(self, org: UUID, id: UUID) -> RunView:
@@ -235,7 +236,7 @@ class Runs:
         """The run when it has ended or asks something, or as it is after `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                async for _ in self.watch(id, 0):
+                async for _ in watch(self._with.pool, self._with.feeds, id, 0, is_told=False):
                     pass
         return await self.get(org, id)
 

@@ -54,6 +54,8 @@ class Start:
     on_busy: OnBusy = "enqueue"
     now: bool = True
     """Execute it here and now, if there is room, as somebody waits for it."""
+    is_watched: bool = True
+    """Whether the client, or anybody later, may want partial output; else only the end of it."""
     key: Key | None = None
     """What the client calls this request, which it may send again."""
     seed: Seed | None = None

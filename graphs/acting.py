@@ -202,6 +202,7 @@ class Acting:
             http=self.run.http,
             models=self.run.models,
             emit=lambda text: self.run.reporter.text(self.place, text) if text else None,
+            is_watched=self.run.is_watched,
             ask=self._ask,
             recall=lambda memory: list(self.state.get(messages(memory.channel)) or ()),
             remember=self._remember,

@@ -187,6 +187,8 @@ class Run:
     models: ModelDefaults
     redact: Callable[[str], str]
     """Takes known secrets out of an error's text."""
+    is_watched: Callable[[], bool] = lambda: True
+    """Whether anybody may want partial output."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
     """Held by each step that does something outside."""
     meter: Meter = field(default_factory=Meter)

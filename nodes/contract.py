@@ -103,6 +103,8 @@ class RunContext:
     """Give a value to a variable of the workflow; its reducer says what becomes of the old one."""
     used: Callable[[Mapping[str, int]], None]
     """Report usage to be summed up: `input_tokens`, `output_tokens`, `model_calls`, `tool_calls`."""
+    is_watched: Callable[[], bool] = lambda: True
+    """Whether anybody may want partial output; where nobody does, a step need not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class StartController(Controller):
         """Run a saved workflow: wait for the result, stream the events, or just start it."""
         compiled, keeps = await workflows.runnable(org, id, data.version)
         key = await _key(request, idempotency_key)
-        start = _start(data, compiled, workflow_id=id, flow_data=keeps, key=key)
+        start = _start(request, data, compiled, workflow_id=id, flow_data=keeps, key=key)
         return await _started(request, runs, org, start, data, timeout)
 
     @post("/runs", status_code=200)
@@ -68,7 +68,7 @@ class StartController(Controller):
         """Run a drawing that is not saved."""
         compiled, whole = await workflows.drawn(org, data.flow_data)
         key = await _key(request, idempotency_key)
-        start = _start(data, compiled, flow_data=whole, key=key)
+        start = _start(request, data, compiled, flow_data=whole, key=key)
         return await _started(request, runs, org, start, data, timeout)
 
 
@@ -182,7 +182,7 @@ class RunController(Controller):
         return await runs.cancel(org, id)
 
 
-def _start(data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
+def _start(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
     return Start(
         compiled=compiled,
         input=data.input,
@@ -192,6 +192,7 @@ def _start(data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
         durability=data.durability,
         limits=data.limits,
         now=data.mode != "background",
+        is_watched=data.mode != "wait" or _wants(request, "text/event-stream"),
         **more,
     )
 

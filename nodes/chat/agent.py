@@ -68,23 +68,33 @@ async def _converse(
 ) -> list[AnyMessage]:
     """Let the model and its tools talk; return what they added."""
     from langchain.agents.middleware.model_call_limit import ModelCallLimitExceededError  # noqa: PLC0415
-    from langchain_core.messages import AIMessageChunk  # noqa: PLC0415
+    from langchain_core.messages import AIMessage, AIMessageChunk  # noqa: PLC0415
 
     system = "\n\n".join(text for text in (config.system_prompt, config.prompt_instructions) if text)
     tools = bindings.tools if config.enable_tools else ()
     agent = _agent(config.max_iterations, tools) if tools else _plain_agent(config.max_iterations)
-    state: dict[str, Any] = {}
+    given = {"messages": messages}
+    how = {
+        "recursion_limit": 10 * config.max_iterations + 10,
+        # It keeps no checkpoints, so it must not wait for one, as the run around it may do.
+        "configurable": {"__pregel_durability": "async"},
+    }
+    talk = _Talk(cast("BaseChatModel", bindings.llm), system)
     try:
-        async for mode, part in agent.astream(
-            {"messages": messages},
-            {"recursion_limit": 10 * config.max_iterations + 10},
-            context=_Talk(cast("BaseChatModel", bindings.llm), system),
-            stream_mode=["messages", "values"],
-        ):
-            if mode == "values":
-                state = cast("dict[str, Any]", part)
-            elif isinstance(part[0], AIMessageChunk) and isinstance(text := part[0].text, str):
-                ctx.emit(text)
+        if not ctx.is_watched():  # to stream an answer takes several times as long as to have it
+            state = await agent.ainvoke(given, how, context=talk)
+            for each in state["messages"][len(messages) :]:
+                if isinstance(each, AIMessage):
+                    ctx.emit(str(each.text))
+        else:
+            state = {}
+            async for mode, part in agent.astream(
+                given, how, context=talk, stream_mode=["messages", "values"]
+            ):
+                if mode == "values":
+                    state = part
+                elif isinstance(part[0], AIMessageChunk) and isinstance(text := part[0].text, str):
+                    ctx.emit(text)
     except ModelCallLimitExceededError:
         message = f"no final answer after {config.max_iterations} calls of the model ('max_iterations')"
         raise NodeError(message, code="limit_exceeded") from None

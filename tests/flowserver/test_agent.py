@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from flowserver.app import create_app
 from flowserver.settings import Settings
 from tests.openai_server import Fault, OpenAIServer, Reply, ToolCall
 from tests.server import KEY, drawing, edge, events_of, node, serving, told
-from tests.web_server import WebServer, reply_json
+from tests.web_server import Raw, Request, WebServer, reply_json
 
 Client = httpx.AsyncClient
 
@@ -130,7 +131,51 @@ async def test_settings_reach_the_model(client: Client, openai: OpenAIServer) ->
 
     body = openai.chats[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("gpt-4o", 0.7, 1000)
-    assert body["stream"] is True
+
+
+async def test_an_answer_that_nobody_watches_is_not_streamed_and_its_text_is_told_at_its_end(
+    client: Client, openai: OpenAIServer
+) -> None:
+    """To stream it takes several times as long."""
+    openai.reply(Reply(tokens=["Hel", "lo"]), Reply(tokens=["Hel", "lo"]))
+
+    waited = await chat(client, "hi")
+    streamed = await client.post("/runs", json={"flow_data": CHAT, "input": "hi", "mode": "stream"})
+
+    assert [body.get("stream", False) for body in openai.chats] == [False, True]
+    told = events_of((await client.get(f"/runs/{waited['id']}/events", params={"after": 0})).text)
+    for events in (told, events_of(streamed.text)):
+        assert "".join(each["text"] for each in events if each["event"] == "text") == "Hello"
+        assert events[-1]["output"] == "Hello"
+
+
+async def test_whoever_begins_to_watch_before_the_model_is_called_sees_its_answer_grow(
+    client: Client, openai: OpenAIServer
+) -> None:
+    arrived, watched = asyncio.Event(), asyncio.Event()
+
+    async def held_back(request: Request, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await watched.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        await writer.drain()
+
+    async with WebServer() as web:
+        web.on("/", Raw(held_back))
+        flow = json.loads(json.dumps(CHAT))
+        flow["nodes"].append(node("first", "HttpRequest", url=web.url("/")))
+        flow["edges"].append(edge("start", "first"))
+        flow["edges"].append(edge("first", "agent", "content"))
+        waiting = asyncio.create_task(chat(client, "hi", flow=flow))
+        await asyncio.wait_for(arrived.wait(), 10)
+        run = (await client.get("/runs")).json()["items"][0]["id"]
+        async with client.stream("GET", f"/runs/{run}/events") as seen:
+            async for _ in seen.aiter_bytes():
+                watched.set()
+        ended = await waiting
+
+    assert ended["error"] is None
+    assert openai.chats[0]["stream"] is True
 
 
 async def test_the_drawings_key_is_used_or_else_the_operators(client: Client, openai: OpenAIServer) -> None:
