@@ -80,6 +80,7 @@ class Journal:
         self._writes: set[asyncio.Task[None]] = set()
         self._written_at = 0.0
         self._is_given_up = False
+        self._has_failed = False
 
     def give_up(self) -> None:
         """The run is another process's: what could not be written is not tried again."""
@@ -190,7 +191,14 @@ class Journal:
         self.committed(batch, await self._commit(statement, batch | dict(values)))
 
     def take(self) -> dict[str, Any]:
-        """Everything added so far, as parameters of a statement that appends it."""
+        """Everything added so far, as parameters of a statement that appends it.
+
+        Raises:
+            psycopg.OperationalError: An earlier write has failed. What it was to write is lost, so nothing
+                may follow it: whoever claims the run next goes on from what is written.
+        """
+        if self._has_failed:
+            raise psycopg.OperationalError(f"run {self.run}: earlier events could not be written")
         events, self._waiting = self._waiting, []
         self._added.clear()
         self._urgent.clear()
@@ -224,6 +232,7 @@ class Journal:
                 return rows or await self._written_before(batch)
             except (psycopg.OperationalError, psycopg.errors.TransactionRollback) as exc:
                 if attempt == TRIES - 1 or self._is_given_up:
+                    self._has_failed = True
                     raise
                 logger.warning("run %s: events not written (%s); trying again", self.run, type(exc).__name__)
                 await asyncio.sleep(0.1 * 2**attempt)

@@ -199,7 +199,7 @@ async def test_a_submission_with_a_key_is_carried_out_once_although_postgres_wen
     dsn = postgres.fresh()
     web.on("/x/a", Reply(body=b"done"))
     mark = tmp_path / "held"
-    held = Sabotage(points=(Point(at="flowserver.runs.keep_version", do="hold", mark=str(mark)),))
+    held = Sabotage(points=(Point(at="flowserver.starts.keep_version", do="hold", mark=str(mark)),))
     settings: dict[str, Any] = {"FLOWSERVER_OUTBOUND_ALLOW": web.door}
     server = await children.bear(dsn, settings=settings, sabotage=held)
     request: dict[str, Any] = {

@@ -57,9 +57,10 @@ async def test_flt_40_flt_41_an_answer_that_breaks_off_is_asked_for_again_and_no
             edge("model", "agent", "llm", "llm"),
             edge("agent", "end"),
         )
-        answer = await server.client.post("/runs", json={"flow_data": flow, "input": "hi"})
-        run: dict[str, Any] = answer.json()
-        found = await events(server.client, run["id"])
+        body = {"flow_data": flow, "input": "hi", "mode": "background"}  # a client may begin to watch
+        id = (await server.client.post("/runs", json=body)).json()["id"]
+        found = await events(server.client, id)
+        run: dict[str, Any] = (await server.client.get(f"/runs/{id}")).json()
 
     short = told(found)
     failed = short.index("step.failed agent")

@@ -222,6 +222,33 @@ async def test_events_of_several_runs_are_written_together_and_each_run_has_its_
     assert len(statements) < len(runs) / 2
 
 
+async def test_after_a_write_that_failed_nothing_more_is_written(
+    pool: Pool, run: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what comes next would take the place of what is lost, and nobody would see that it is."""
+    real = psycopg.AsyncConnection.execute
+
+    async def execute(self: Any, query: Any, *args: Any, **more: Any) -> Any:
+        if "INSERT INTO run_event" in str(query):
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return await real(self, query, *args, **more)
+
+    feeds = Feeds()
+    with feeds.join(run) as feed:
+        journal = Journal(pool, feed, run, 1, 1)
+        journal.add("run.started", {"attempt": 1})
+        journal.give_up()  # it tries once only
+        with monkeypatch.context() as patched:
+            patched.setattr(psycopg.AsyncConnection, "execute", execute)
+            with pytest.raises(psycopg.OperationalError):
+                await journal.flush()
+        journal.add("step.started", {"step": "a"})
+        with pytest.raises(psycopg.OperationalError, match="earlier events"):
+            await journal.flush()
+
+    assert await read(pool, run, 0) == []
+
+
 async def test_a_quiet_stream_gives_signs_of_life(pool: Pool, run: UUID) -> None:
     signs = 0
     async for events in watch(pool, Feeds(), run, 0, poll=0.01, quiet=0.03):
