@@ -51,15 +51,22 @@ async def dies(children: Family, dsn: str, allow: dict[str, str], point: Point, 
 
 
 @pytest.mark.parametrize(
-    "point",
+    ("point", "effects"),
     [
-        pytest.param(Point(at=PUT, do="die"), id="flt_04-before-the-first-checkpoint"),
-        pytest.param(Point(at=PUT, do="die", when="after"), id="flt_05-after-the-input-is-stored"),
-        pytest.param(Point(at=PUT, do="die", nth=2), id="flt_05-before-the-second-checkpoint"),
+        pytest.param(Point(at=PUT, do="die"), 1, id="flt_04-before-the-first-checkpoint"),
+        pytest.param(Point(at=PUT, do="die", when="after"), 1, id="flt_05-after-the-input-is-stored"),
+        # The effect was in flight: it has been had, and its checkpoint is the one that is not stored.
+        pytest.param(Point(at=PUT, do="die", nth=2), 2, id="flt_05-before-the-second-checkpoint"),
     ],
 )
 async def test_flt_04_flt_05_flt_06_a_run_whose_process_dies_at_its_very_beginning_gets_its_input_once(
-    children: Family, survivor: Child, web: WebServer, dsn: str, allow: dict[str, str], point: Point
+    children: Family,
+    survivor: Child,
+    web: WebServer,
+    dsn: str,
+    allow: dict[str, str],
+    point: Point,
+    effects: int,
 ) -> None:
     """The second one of a session: what the first has left is no answer to it."""
     for label in ("one", "two"):
@@ -71,8 +78,7 @@ async def test_flt_04_flt_05_flt_06_a_run_whose_process_dies_at_its_very_beginni
     ended = await run_is(survivor.client, run, "succeeded")
 
     assert (first["output"], ended["output"]) == ('["one"]', '["one","two"]')
-    done, *more = paths(web)[1:]  # once, or twice if the process died between the effect and its checkpoint
-    assert (paths(web)[0], done, set(more)) == ("/one/a", "/two/a", set(more) & {"/two/a"})
+    assert paths(web) == ["/one/a", *["/two/a"] * effects]
     found = await events(survivor.client, run)
     check_events(found)
     assert attempts(found) in ([1, 2], [2])  # the first one may not have been told before it died

@@ -339,11 +339,28 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("GET", f"/workflows/{saved['id']}", None),
         ("PUT", f"/workflows/{saved['id']}", {"name": "mine"}),
         ("DELETE", f"/workflows/{saved['id']}", None),
+        ("GET", f"/workflows/{saved['id']}/plan", None),
+        ("GET", f"/workflows/{saved['id']}/picture", None),
         ("POST", f"/workflows/{saved['id']}/runs", {}),
         ("GET", f"/runs/{run_['id']}", None),
+        ("GET", f"/runs/{run_['id']}/checkpoints", None),
+        ("POST", f"/runs/{run_['id']}/fork", {}),
         ("GET", f"/runs/{run_['id']}/events", None),
         ("POST", f"/runs/{run_['id']}/cancel", None),
         ("POST", f"/runs/{run_['id']}/resume", {"question_id": run_["questions"][0]["id"], "answer": "yes"}),
+    ]
+    served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
+    with_ids = {
+        (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
+    }
+    tried = {
+        (method, "/api/v1" + path.replace(saved["id"], "{id}").replace(run_["id"], "{id}"))
+        for method, path, _ in calls
+    }
+    assert tried == with_ids  # a new route needs a row here
+    calls += [
+        ("POST", "/workflows/execute", {"workflow_id": saved["id"]}),
+        ("POST", "/workflows/execute", {"workflow_id": saved["id"], "flow_data": ASK}),
     ]
     for method, path, body in calls:
         response = await client.request(method, path, json=body, headers=stranger)
@@ -353,3 +370,23 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         assert (await client.get(path, headers=stranger)).json()["items"] == []
     assert (await client.get(f"/workflows/{saved['id']}")).json() == saved
     assert (await client.get(f"/runs/{run_['id']}")).json() == run_
+
+
+async def test_a_key_of_another_organisation_is_another_key(client: Client, dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
+        await conn.execute(
+            "INSERT INTO api_key (id, org_id, name, digest)"
+            " VALUES (%s, %s, 'k', sha256('key-of-a-stranger'))",
+            (uuid4(), other),
+        )
+    body = {"flow_data": ASK}
+
+    ours = await client.post("/runs", json=body, headers={"Idempotency-Key": "k"})
+    theirs = await client.post(
+        "/runs", json=body, headers={"Idempotency-Key": "k", "Authorization": "Bearer key-of-a-stranger"}
+    )
+
+    assert (ours.status_code, theirs.status_code) == (202, 202)
+    assert ours.json()["id"] != theirs.json()["id"]
+    assert "idempotency-replayed" not in theirs.headers
