@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, TypeAlias
 from uuid import UUID
@@ -26,6 +26,7 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 import sql
 from flowserver.checkpoints import seed_of
 from flowserver.db import Pool, row_of
+from flowserver.doors import DoorMaker, Doors, Visitor
 from flowserver.errors import Fenced, NotFound
 from flowserver.event_batches import EventBatches
 from flowserver.events import FINAL, Event
@@ -103,6 +104,8 @@ class Resources:
     models: ModelDefaults
     metrics: Metrics
     traces: Traces | None = None
+    doors: Mapping[type[Any], DoorMaker] = field(default_factory=dict)
+    """What else of the world runs may use."""
 
 
 class Execution:
@@ -320,6 +323,9 @@ class Execution:
             models=self._with.models,
             redact=lambda text: _redact(text, compiled, self._with.models),
             is_watched=lambda: self._is_watched or self._feed.is_watched,
+            doors=Doors(
+                self._with.doors, Visitor(claim.org_id, claim.id, claim.workflow_id, claim.session_id)
+            ),
             slots=asyncio.Semaphore(compiled.plan.max_concurrency),
             large=LargeValues(RunValues(self._with.pool, claim.id)),
             meter=Meter(limits, dict(self._recorder.spent)),

@@ -203,6 +203,7 @@ class Acting:
             models=self.run.models,
             emit=lambda text: self.run.reporter.text(self.place, text) if text else None,
             is_watched=self.run.is_watched,
+            doors=self.run.doors,
             ask=self._ask,
             recall=lambda memory: list(self.state.get(messages(memory.channel)) or ()),
             remember=self._remember,

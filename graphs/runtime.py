@@ -189,6 +189,8 @@ class Run:
     """Takes known secrets out of an error's text."""
     is_watched: Callable[[], bool] = lambda: True
     """Whether anybody may want partial output."""
+    doors: Mapping[type[Any], Any] = field(default_factory=dict)
+    """What else of the world steps may use, by the protocol that says how."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
     """Held by each step that does something outside."""
     meter: Meter = field(default_factory=Meter)

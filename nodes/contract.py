@@ -5,13 +5,35 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, TypeAlias, get_type_hints
+from typing import Any, Literal, Self, TypeAlias, get_type_hints
 
-import httpx
 import msgspec
 
+from nodes.context import ChatModel, Memory, ModelDefaults, NodeError, RunContext, Tool
 from nodes.mistakes import Keys
-from nodes.question import Question
+
+__all__ = [
+    "Body",
+    "Call",
+    "ChatModel",
+    "Choice",
+    "Items",
+    "Kind",
+    "Make",
+    "Memory",
+    "ModelDefaults",
+    "NodeDefinitionError",
+    "NodeError",
+    "NodeType",
+    "Nothing",
+    "Routes",
+    "Run",
+    "RunContext",
+    "Tool",
+    "WorkflowRef",
+    "port",
+    "setting",
+]
 
 Kind: TypeAlias = Literal["step", "trigger", "provider"]
 
@@ -20,91 +42,8 @@ class NodeDefinitionError(TypeError):
     """A node module does not follow the node contract."""
 
 
-class NodeError(Exception):
-    """A step cannot do its work; `message` is shown to the workflow's author and must hold no secret.
-
-    `code` is stable, for programs: `http_status`, `limit_exceeded`, `missing_value` ...
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str = "step_failed",
-        retry_after: float | None = None,
-        is_final: bool = False,
-    ) -> None:
-        """`retry_after`: the seconds that the other side asks to wait; `is_final`: trying again is no use."""
-        self.code = code
-        self.message = message
-        self.retry_after = retry_after
-        self.is_final = is_final
-        super().__init__(message)
-
-
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No settings, no ports."""
-
-
-class ChatModel(Protocol):
-    """What an `llm` port carries: a LangChain `BaseChatModel`."""
-
-
-class Tool(Protocol):
-    """What a `tools` port carries: a LangChain `BaseTool`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What a `memory` port carries: where the conversation is kept, and how much of it is read."""
-
-    channel: str
-    """The id of the memory node: two steps that share the node share the conversation."""
-    trim: Callable[[Sequence[Any]], list[Any]]
-    """Choose from all kept LangChain messages, oldest first, those that a model is shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDefaults:
-    """What a model provider uses for settings that the drawing leaves out."""
-
-    base_url: str | None = None
-    api_key: str | None = None
-    """Only ever sent to `base_url` (or the provider's own address when that is `None`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """The only door from a node to the world outside its inputs. It belongs to one step of one run."""
-
-    step: str
-    """The id of this node in the drawing."""
-    name: str
-    """The name its author gave it, or its id."""
-    run_id: str
-    input: Any
-    """What the run was started with."""
-    round: int
-    """Which round of the innermost loop around this step it is, from 1; 0 outside loops."""
-    idempotency_key: str
-    """The same for every attempt of this step, round and item in this run; outbound requests carry it."""
-    http: httpx.AsyncClient
-    """Refuses private addresses and oversized answers; the only way to the network."""
-    models: ModelDefaults
-    emit: Callable[[str], None]
-    """Stream a piece of partial text output."""
-    ask: Callable[[Question], Any]
-    """Stop the run, put a question to a person, return the accepted answer; such a step does nothing else."""
-    recall: Callable[[Memory], list[Any]]
-    """All messages kept for a memory, oldest first, before any trimming."""
-    remember: Callable[[Memory, Sequence[Any]], None]
-    """Add messages to a memory; they are kept if this step finishes."""
-    set_variable: Callable[[str, Any], None]
-    """Give a value to a variable of the workflow; its reducer says what becomes of the old one."""
-    used: Callable[[Mapping[str, int]], None]
-    """Report usage to be summed up: `input_tokens`, `output_tokens`, `model_calls`, `tool_calls`."""
-    is_watched: Callable[[], bool] = lambda: True
-    """Whether anybody may want partial output; where nobody does, a step need not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +99,20 @@ Routes: TypeAlias = Callable[[Any], Sequence[str]]
 
 
 def setting(
-    *also: str, secret: bool = False, template: bool = True, description: str | None = None
+    *also: str,
+    secret: bool = False,
+    template: bool = True,
+    description: str | None = None,
+    when: Mapping[str, Sequence[Any]] | None = None,
 ) -> msgspec.Meta:
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
     `also` lists other spellings found in saved drawings, `secret` keeps the value out of everything
     that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run.
+    `when` says for which values of other fields it means anything: forms show it only then.
     """
-    return msgspec.Meta(description=description, extra={"also": also, "secret": secret, "template": template})
+    extra = {"also": also, "secret": secret, "template": template, "when": dict(when or {})}
+    return msgspec.Meta(description=description, extra=extra)
 
 
 def port(*also: str, many: bool = False, description: str | None = None) -> msgspec.Meta:
@@ -231,6 +176,14 @@ class NodeType:
     """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
+    icon: str = ""
+    """The name of a Lucide icon, as palettes of editors show it."""
+    version: int = 1
+    """Grows when saved settings change their meaning; `upgrade` brings older ones up."""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    """Settings that somebody may start from; each fits `config`."""
+    upgrade: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None
+    """(saved settings, the version they were saved under) -> the same in this version's words."""
 
     @classmethod
     def step(
@@ -259,6 +212,10 @@ class NodeType:
         mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
         needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        icon: str = "",
+        version: int = 1,
+        examples: Sequence[Mapping[str, Any]] = (),
+        upgrade: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None,
     ) -> Self:
         """Declare `async def run(config, inputs[, bindings], ctx)`; its annotations are the ports.
 
@@ -300,6 +257,10 @@ class NodeType:
             mistakes=mistakes,
             needs=tuple(needs),
             hosts=hosts,
+            icon=icon,
+            version=version,
+            examples=tuple(examples),
+            upgrade=upgrade,
         )
 
     @classmethod
@@ -315,6 +276,10 @@ class NodeType:
         ignores: Sequence[str] = (),
         imports: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        icon: str = "",
+        version: int = 1,
+        examples: Sequence[Mapping[str, Any]] = (),
+        upgrade: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None,
     ) -> Self:
         """Declare `def make(config, bindings, ctx)`: an object for others, built once per run."""
         hints = _signature(make, name, [["config", "bindings", "ctx"]])
@@ -332,7 +297,16 @@ class NodeType:
             imports=tuple(imports),
             gives=gives,
             hosts=hosts,
+            icon=icon,
+            version=version,
+            examples=tuple(examples),
+            upgrade=upgrade,
         )
+
+    @property
+    def category(self) -> str:
+        """Which shelf of the palette it lies on: the folder that its module is in."""
+        return self.where.rsplit(".", 2)[-2]
 
     @property
     def where(self) -> str:

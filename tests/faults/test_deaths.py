@@ -53,10 +53,11 @@ async def dies(children: Family, dsn: str, allow: dict[str, str], point: Point, 
 @pytest.mark.parametrize(
     ("point", "effects"),
     [
-        pytest.param(Point(at=PUT, do="die"), 1, id="flt_04-before-the-first-checkpoint"),
-        pytest.param(Point(at=PUT, do="die", when="after"), 1, id="flt_05-after-the-input-is-stored"),
+        pytest.param(Point(at=PUT, do="die"), {1}, id="flt_04-before-the-first-checkpoint"),
+        # The first step begins while the input is being stored: its effect may have been had by then.
+        pytest.param(Point(at=PUT, do="die", when="after"), {1, 2}, id="flt_05-after-the-input-is-stored"),
         # The effect was in flight: it has been had, and its checkpoint is the one that is not stored.
-        pytest.param(Point(at=PUT, do="die", nth=2), 2, id="flt_05-before-the-second-checkpoint"),
+        pytest.param(Point(at=PUT, do="die", nth=2), {2}, id="flt_05-before-the-second-checkpoint"),
     ],
 )
 async def test_flt_04_flt_05_flt_06_a_run_whose_process_dies_at_its_very_beginning_gets_its_input_once(
@@ -66,7 +67,7 @@ async def test_flt_04_flt_05_flt_06_a_run_whose_process_dies_at_its_very_beginni
     dsn: str,
     allow: dict[str, str],
     point: Point,
-    effects: int,
+    effects: set[int],
 ) -> None:
     """The second one of a session: what the first has left is no answer to it."""
     for label in ("one", "two"):
@@ -78,7 +79,9 @@ async def test_flt_04_flt_05_flt_06_a_run_whose_process_dies_at_its_very_beginni
     ended = await run_is(survivor.client, run, "succeeded")
 
     assert (first["output"], ended["output"]) == ('["one"]', '["one","two"]')
-    assert paths(web) == ["/one/a", *["/two/a"] * effects]
+    assert paths(web)[0] == "/one/a"
+    assert set(paths(web)[1:]) == {"/two/a"}
+    assert len(paths(web)[1:]) in effects
     found = await events(survivor.client, run)
     check_events(found)
     assert attempts(found) in ([1, 2], [2])  # the first one may not have been told before it died
