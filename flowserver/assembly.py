@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -15,6 +15,7 @@ from flowserver.accounts import Accounts
 from flowserver.census import Census
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
+from flowserver.doors import DoorMaker
 from flowserver.errors import Unavailable
 from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
@@ -27,11 +28,13 @@ from flowserver.retention import prune
 from flowserver.runs import Runs
 from flowserver.settings import Settings
 from flowserver.signals import Kind, Signals
+from flowserver.vectors import OrgVectors
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
 from nodes.contract import ModelDefaults
+from nodes.vectors import Vectors
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -88,7 +91,7 @@ async def assemble(
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
         resources = Resources(
-            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces
+            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces, _doors(pool)
         )
         executor = Executor(
             resources,
@@ -132,6 +135,11 @@ async def assemble(
             await reconciler.stop()
             await executor.stop(settings.grace_seconds)
             await signals.stop()
+
+
+def _doors(pool: Pool) -> dict[type[Any], DoorMaker]:
+    """What else of the world steps may use, by the protocol of `nodes` that says how."""
+    return {Vectors: lambda visitor: OrgVectors(pool, visitor.org)}
 
 
 def _retention(settings: Settings) -> Retention:

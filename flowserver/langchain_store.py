@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -12,16 +12,13 @@ from langchain_core.vectorstores import VectorStore
 
 from nodes.chunks import document_of
 from nodes.contract import NodeError
-from nodes.vectors import Chunk, Distance, Embedder, Found, Query
-
-if TYPE_CHECKING:
-    from flowserver.vectors import OrgVectors
+from nodes.vectors import Chunk, Distance, Embedder, Found, Query, Vectors
 
 
 class CollectionStore(VectorStore):
     """Only its methods for async code do anything: the server has one event loop, which nothing may block."""
 
-    def __init__(self, vectors: OrgVectors, name: str, embedder: Embedder, distance: Distance = "cosine"):
+    def __init__(self, vectors: Vectors, name: str, embedder: Embedder, distance: Distance = "cosine"):
         self._vectors = vectors
         self._name = name
         self._embedder = embedder

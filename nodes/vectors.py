@@ -168,6 +168,10 @@ class Vectors(Protocol):
         """Remove whole documents, chunks by id, and what a filter fits; how many chunks that were."""
         ...
 
+    async def empty(self, name: str) -> None:
+        """Remove every chunk; the collection, if there is one, stays."""
+        ...
+
     async def drop(self, name: str) -> bool:
         """Remove a collection; whether there was one."""
         ...
