@@ -27,6 +27,7 @@ _FIND = _QUERIES["find_collection"]
 _LIST = _QUERIES["list_collections"]
 _DELETE = _QUERIES["delete_collection"]
 _DROP_CHUNKS = _QUERIES["drop_chunks"]
+_RENAME = _QUERIES["rename_collection"]
 _TOUCH = _QUERIES["touch_collection"]
 
 _LONGEST_NAME = 200
@@ -113,6 +114,18 @@ class Collections:
             if row is not None:
                 await conn.execute(_DROP_CHUNKS, {"id": id})
         return row is not None
+
+    async def rename(self, org: UUID, name: str, to: str) -> Collection | None:
+        """Give a collection another name, and delete the one that was called so; `None` if there is none."""
+        values = {"org": org, "name": checked_name(name), "to": checked_name(to)}
+        async with asked(self._pool) as conn, conn.transaction():
+            old = await (await conn.execute(_FIND, {"org": org, "name": to})).fetchone()
+            row = await (await conn.execute(_FIND, values)).fetchone()
+            if row is not None and old is not None and old["id"] != row["id"]:
+                await conn.execute(_DELETE, {"org": org, "id": old["id"]})
+                await conn.execute(_DROP_CHUNKS, {"id": old["id"]})
+            row = await (await conn.execute(_RENAME, values)).fetchone()
+        return _collection(row) if row else None
 
     async def touch(self, org: UUID, id: UUID) -> None:
         """Note that its chunks have changed."""

@@ -55,26 +55,28 @@ class OrgVectors:
                 self._org, name, embedder.model, embedder.dimension, distance=distance, language=language
             )
             _same(collection, embedder, distance)
+        made: dict[str, list[float]] = {}
         blank = sum(not chunk.content.strip() for chunk in chunks)
         if collection is None:
             first = next((chunk for chunk in chunks if chunk.content.strip()), None)
             if first is None:
                 return Stored(None, blank=blank)
             [vector] = await _vectors([first.content], embedder)
+            made[first.content] = vector
             collection, _ = await self._collections.add(
                 self._org, name, embedder.model, len(vector), distance=distance, language=language
             )
             _same(collection, embedder, distance)
         table = ChunkTable(self._pool, collection)
-        made = [table.row_of(chunk) for chunk in chunks]
-        rows = {row.id: row for row in made if row.content.strip()}
-        added, changed = await _written(table, list(rows.values()), embedder)
+        every = [table.row_of(chunk) for chunk in chunks]
+        rows = {row.id: row for row in every if row.content.strip()}
+        added, changed = await _written(table, list(rows.values()), embedder, made)
         removed = 0
         if replace:
             documents = {each.document for each in chunks if each.document is not None}
             removed = await table.remove_others(sorted(documents), list(rows))
         await self._collections.touch(self._org, collection.id)
-        ids = tuple(row.id for row in made)
+        ids = tuple(row.id for row in every)
         return Stored(collection, added, changed, len(rows) - added - changed, blank, removed, ids)
 
     async def search(self, name: str, query: Query) -> list[Found]:
@@ -109,6 +111,12 @@ class OrgVectors:
             removed += await table.remove_where(filter)
         await self._collections.touch(self._org, collection.id)
         return removed
+
+    async def rename(self, name: str, to: str) -> Collection:
+        renamed = await self._collections.rename(self._org, name, to)
+        if renamed is None:
+            raise NoCollection(f"there is no collection {name!r}")
+        return renamed
 
     async def drop(self, name: str) -> bool:
         found = await self.find(name)
@@ -147,34 +155,27 @@ class OrgVectors:
 
 def _same(collection: Collection, embedder: Embedder, distance: Distance | None = None) -> None:
     """Refuse an embedder whose vectors are not comparable with those of `collection`."""
-    refuse_other_model(collection, embedder.model, embedder.dimension)
+    collection.refuse_others(embedder)
     if distance not in (None, collection.distance):
         message = f"the collection {collection.name!r} compares by {collection.distance}, not by {distance}"
         raise NodeError(message, code="distance_mismatch", is_final=True)
 
 
-def refuse_other_model(collection: Collection, model: str, dimension: int | None) -> None:
-    """Raises:
-    NodeError: Vectors of `model` cannot be compared with those of `collection`.
+async def _written(
+    table: ChunkTable, rows: Sequence[Row], embedder: Embedder, made: Mapping[str, list[float]]
+) -> tuple[int, int]:
+    """Keep `rows`, with vectors for those that were not there; how many are new, and how many changed.
+
+    Vectors that are `made` already are not asked for again.
     """
-    if model != collection.model or dimension not in (None, collection.dimension):
-        given = f"{model!r}" if dimension is None else f"{model!r} ({dimension} dimensions)"
-        message = (
-            f"the collection {collection.name!r} holds vectors of {collection.model!r} "
-            f"({collection.dimension} dimensions), which cannot be compared with those of {given}; "
-            "take that model, or another collection"
-        )
-        raise NodeError(message, code="model_mismatch", is_final=True)
-
-
-async def _written(table: ChunkTable, rows: Sequence[Row], embedder: Embedder) -> tuple[int, int]:
-    """Keep `rows`, with vectors for those that were not there; how many are new, and how many changed."""
     known = await table.known(rows)
     fresh = [row for row in rows if known.get(row.id) != row.digest]
     same = [row for row in rows if known.get(row.id) == row.digest]
     added = changed = 0
     for batch in _batches(fresh, embedder.batch):
-        new = await table.put(batch, await _vectors([row.content for row in batch], embedder))
+        texts = [row.content for row in batch if row.content not in made]
+        vectors = {**made, **dict(zip(texts, await _vectors(texts, embedder), strict=True))}
+        new = await table.put(batch, [vectors[row.content] for row in batch])
         added, changed = added + new, changed + len(batch) - new
     if same:
         changed += await table.describe(same)
@@ -195,7 +196,7 @@ def _batches(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
 
 
 async def _vectors(texts: list[str], embedder: Embedder) -> list[list[float]]:
-    made = await embedder.embeddings.aembed_documents(texts)
+    made = await embedder.embeddings.aembed_documents(texts) if texts else []
     if len(made) != len(texts):
         message = f"the model {embedder.model!r} gave {len(made)} vectors for {len(texts)} texts"
         raise NodeError(message, code="bad_vector")

@@ -176,6 +176,8 @@ class NodeType:
     """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
+    facts: Callable[[Any], Mapping[str, Any]] | None = None
+    """config -> what it says of things that a server keeps (`collection` …), for checks before a run."""
     icon: str = ""
     """The name of a Lucide icon, as palettes of editors show it."""
     version: int = 1
@@ -212,6 +214,7 @@ class NodeType:
         mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
         needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        facts: Callable[[Any], Mapping[str, Any]] | None = None,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -257,6 +260,7 @@ class NodeType:
             mistakes=mistakes,
             needs=tuple(needs),
             hosts=hosts,
+            facts=facts,
             icon=icon,
             version=version,
             examples=tuple(examples),
@@ -276,6 +280,7 @@ class NodeType:
         ignores: Sequence[str] = (),
         imports: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        facts: Callable[[Any], Mapping[str, Any]] | None = None,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -297,6 +302,7 @@ class NodeType:
             imports=tuple(imports),
             gives=gives,
             hosts=hosts,
+            facts=facts,
             icon=icon,
             version=version,
             examples=tuple(examples),

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from nodes.contract import NodeError
+
 Distance: TypeAlias = Literal["cosine", "inner_product", "l2"]
 Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
 
@@ -61,6 +63,23 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """By whose rules words are found: a text search configuration of Postgres."""
     created_at: datetime
     updated_at: datetime
+
+    def refuse_others(self, embedder: Embedder) -> None:
+        """Raises:
+        NodeError: Vectors of `embedder` cannot be compared with those that are here.
+        """
+        if message := self.why_not(embedder.model, embedder.dimension):
+            raise NodeError(message, code="model_mismatch", is_final=True)
+
+    def why_not(self, model: str, dimension: int | None) -> str | None:
+        """Why vectors of `model` cannot be compared with those that are here."""
+        if model == self.model and dimension in (None, self.dimension):
+            return None
+        given = f"{model!r}" if dimension is None else f"{model!r} ({dimension} dimensions)"
+        return (
+            f"the collection {self.name!r} holds vectors of {self.model!r} ({self.dimension} dimensions), "
+            f"which cannot be compared with those of {given}; take that model, or another collection"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +189,10 @@ class Vectors(Protocol):
 
     async def empty(self, name: str) -> None:
         """Remove every chunk; the collection, if there is one, stays."""
+        ...
+
+    async def rename(self, name: str, to: str) -> Collection:
+        """Give a collection another name, in the place of the one that is called so."""
         ...
 
     async def drop(self, name: str) -> bool:

@@ -34,3 +34,9 @@ SELECT drop_chunks(%(id)s);
 
 -- touch_collection --
 UPDATE collection SET updated_at = now() WHERE org_id = %(org)s AND id = %(id)s;
+
+-- rename_collection --
+UPDATE collection
+   SET name = %(to)s, updated_at = now()
+ WHERE org_id = %(org)s AND name = %(name)s
+RETURNING id, name, description, model, dimension, distance, language::text, created_at, updated_at;

@@ -49,7 +49,9 @@ def test_the_types_that_come_along() -> None:
     assert sorted(registry.discover().types) == [
         "Agent",
         "BufferMemory",
+        "CohereRerankerProvider",
         "ConditionNode",
+        "DeleteDocuments",
         "EndNode",
         "HttpRequest",
         "HumanInput",
@@ -57,11 +59,16 @@ def test_the_types_that_come_along() -> None:
         "Map",
         "Merge",
         "OpenAIChat",
+        "OpenAIEmbeddingsProvider",
+        "Reranker",
+        "RetrieverProvider",
+        "Search",
         "SetVariable",
         "StartNode",
         "Subflow",
         "Switch",
         "Template",
+        "VectorStoreOrchestrator",
     ]
 
 
