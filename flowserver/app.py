@@ -14,7 +14,9 @@ from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 
 from flowserver.assembly import Flowserver, Role, assemble
+from flowserver.collections import Collections
 from flowserver.http.access import PUBLIC, KeyMiddleware
+from flowserver.http.collections import CollectionController
 from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
 from flowserver.http.metrics import metrics as read_metrics
@@ -25,6 +27,7 @@ from flowserver.http.workflows import WorkflowController
 from flowserver.metrics import Metrics
 from flowserver.runs import Runs
 from flowserver.settings import Settings
+from flowserver.vectors import OrgVectors
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 
@@ -44,12 +47,14 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
 
     api = Router(
         "/api/v1",
-        route_handlers=[WorkflowController, StartController, RunController, execute],
+        route_handlers=[WorkflowController, StartController, RunController, CollectionController, execute],
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
             "workflows": Provide(_workflows, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
+            "collections": Provide(_collections, sync_to_thread=False),
+            "vectors": Provide(_vectors, sync_to_thread=False),
         },
     )
     app = Litestar(
@@ -93,3 +98,11 @@ def _workflows(state: State) -> Workflows:
 
 def _runs(state: State) -> Runs:
     return state.flowserver.runs  # type: ignore[no-any-return]
+
+
+def _collections(state: State) -> Collections:
+    return state.flowserver.collections  # type: ignore[no-any-return]
+
+
+def _vectors(request: Request[UUID, None, Any], state: State) -> OrgVectors:
+    return OrgVectors(state.flowserver.pool, request.user)

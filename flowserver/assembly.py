@@ -13,6 +13,7 @@ import httpx
 
 from flowserver.accounts import Accounts
 from flowserver.census import Census
+from flowserver.collections import Collections
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.doors import DoorMaker
@@ -53,6 +54,7 @@ class Flowserver:
     accounts: Accounts
     workflows: Workflows
     runs: Runs
+    collections: Collections
     feeds: Feeds
     metrics: Metrics
     census: Census
@@ -123,6 +125,7 @@ async def assemble(
                 accounts,
                 workflows,
                 runs,
+                Collections(pool),
                 feeds,
                 metrics,
                 census,

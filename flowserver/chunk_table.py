@@ -16,7 +16,7 @@ from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composed, Identifier
 
 import sql
-from flowserver.collections import asked
+from flowserver.collections import asked, storable
 from flowserver.columns import Blobs, Texts
 from flowserver.db import Pool, row_of
 from nodes.contract import NodeError
@@ -228,11 +228,6 @@ def similarity(distance: float, kind: Distance) -> float:
             return -distance if math.isfinite(distance) else 0.0
         case "l2":
             return 1.0 / (1.0 + distance)
-
-
-def storable(text: str) -> str:
-    """`text` without what Postgres cannot hold."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _number(value: float | None, otherwise: float = 0.0) -> float:

@@ -31,6 +31,7 @@ _RENAME = _QUERIES["rename_collection"]
 _TOUCH = _QUERIES["touch_collection"]
 
 _LONGEST_NAME = 200
+_LONGEST_DESCRIPTION = 10_000
 
 
 class NoCollection(NodeError):
@@ -66,7 +67,7 @@ class Collections:
             "id": new_id(),
             "org": org,
             "name": checked_name(name),
-            "description": description,
+            "description": _checked_description(description),
             "model": _checked_model(model),
             "dimension": _checked_dimension(dimension),
             "distance": distance,
@@ -159,8 +160,20 @@ def checked_name(name: str) -> str:
     return name
 
 
+def storable(text: str) -> str:
+    """`text` without what Postgres cannot hold."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
 def _storable(text: str) -> bool:
-    return "\x00" not in text and text.encode("utf-8", "ignore").decode() == text
+    return storable(text) == text
+
+
+def _checked_description(description: str | None) -> str | None:
+    if description is not None and len(description) > _LONGEST_DESCRIPTION:
+        message = f"a description has at most {_LONGEST_DESCRIPTION} characters, not {len(description)}"
+        raise NodeError(message, code="bad_description", is_final=True)
+    return None if description is None else storable(description)
 
 
 def _checked_model(model: str) -> str:

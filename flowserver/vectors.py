@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flowserver.chunk_table import ChunkTable, Row
+from flowserver.chunk_table import ChunkTable, Document, Row
 from flowserver.collections import Collections, NoCollection
 from flowserver.db import Pool
 from flowserver.ranking import different, fused
@@ -134,6 +134,20 @@ class OrgVectors:
         """Remove every chunk; the collection stays."""
         if found := await self.find(name):
             await ChunkTable(self._pool, found).remove_all()
+
+    async def documents(self, collection: Collection, *, after: UUID | None, limit: int) -> list[Document]:
+        """What its chunks are parts of, by id."""
+        return await ChunkTable(self._pool, collection).documents(after=after, limit=limit)
+
+    async def chunks_of(self, collection: Collection, document: UUID) -> list[Found]:
+        """The chunks of a document, the first thousand."""
+        return await ChunkTable(self._pool, collection).of_document(document, MOST_FOUND)
+
+    async def remove_document(self, collection: Collection, document: UUID) -> int:
+        """Remove a document; how many chunks it had."""
+        removed = await ChunkTable(self._pool, collection).remove_document(document)
+        await self._collections.touch(self._org, collection.id)
+        return removed
 
     def as_langchain(
         self, name: str, embedder: Embedder, *, distance: Distance = "cosine"

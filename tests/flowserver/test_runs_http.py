@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import reduce
 from typing import Any
 from uuid import uuid4
 
@@ -335,6 +336,9 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
             (uuid4(), other),
         )
 
+    given = {"name": "docs", "model": "m", "dimension": 2}
+    made = (await client.post("/collections", json=given)).json()
+
     calls = [
         ("GET", f"/workflows/{saved['id']}", None),
         ("PUT", f"/workflows/{saved['id']}", {"name": "mine"}),
@@ -348,13 +352,21 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("GET", f"/runs/{run_['id']}/events", None),
         ("POST", f"/runs/{run_['id']}/cancel", None),
         ("POST", f"/runs/{run_['id']}/resume", {"question_id": run_["questions"][0]["id"], "answer": "yes"}),
+        ("GET", f"/collections/{made['id']}", None),
+        ("DELETE", f"/collections/{made['id']}", None),
+        ("POST", f"/collections/{made['id']}/search", {"query": "x"}),
+        ("GET", f"/collections/{made['id']}/documents", None),
+        ("GET", f"/collections/{made['id']}/documents/{made['id']}", None),
+        ("DELETE", f"/collections/{made['id']}/documents/{made['id']}", None),
     ]
+    ids = {saved["id"]: "{id}", run_["id"]: "{id}", f"documents/{made['id']}": "documents/{document}"}
+    ids[made["id"]] = "{id}"
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
     tried = {
-        (method, "/api/v1" + path.replace(saved["id"], "{id}").replace(run_["id"], "{id}"))
+        (method, "/api/v1" + reduce(lambda text, id: text.replace(id, ids[id]), ids, path))
         for method, path, _ in calls
     }
     assert tried == with_ids  # a new route needs a row here
@@ -366,9 +378,16 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         response = await client.request(method, path, json=body, headers=stranger)
         assert response.status_code == 404, (method, path)
         assert response.json()["type"] == "urn:flowserver:problem:not_found"
-    for path in ("/workflows", "/runs", f"/runs?workflow_id={saved['id']}"):
+    for path in (
+        "/workflows",
+        "/runs",
+        "/collections",
+        "/collections?name=docs",
+        f"/runs?workflow_id={saved['id']}",
+    ):
         assert (await client.get(path, headers=stranger)).json()["items"] == []
     assert (await client.get(f"/workflows/{saved['id']}")).json() == saved
+    assert (await client.get(f"/collections/{made['id']}")).json() == {**made, "chunks": 0, "documents": 0}
     assert (await client.get(f"/runs/{run_['id']}")).json() == run_
 
 
