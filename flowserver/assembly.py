@@ -22,6 +22,7 @@ from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.feeds import Feeds
+from flowserver.memories import OrgMemories
 from flowserver.metrics import Metrics
 from flowserver.outbound import outbound_client
 from flowserver.reconciler import Reconciler
@@ -35,6 +36,7 @@ from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
 from nodes.contract import ModelDefaults
+from nodes.memories import Memories
 from nodes.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -142,7 +144,10 @@ async def assemble(
 
 def _doors(pool: Pool) -> dict[type[Any], DoorMaker]:
     """What else of the world steps may use, by the protocol of `nodes` that says how."""
-    return {Vectors: lambda visitor: OrgVectors(pool, visitor.org)}
+    return {
+        Vectors: lambda visitor: OrgVectors(pool, visitor.org),
+        Memories: lambda visitor: OrgMemories(pool, visitor.org, visitor.workflow),
+    }
 
 
 def _retention(settings: Settings) -> Retention:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.store.postgres.aio import AsyncPostgresStore
 from psycopg import AsyncConnection, BaseConnection
 from psycopg.abc import RV, PQGen
 from psycopg.adapt import AdaptersMap
@@ -146,6 +147,7 @@ async def migrate(dsn: str) -> None:
         try:
             # It creates indexes concurrently, which a waiting lock would deadlock with: hence the polled one.
             await AsyncPostgresSaver(conn).setup()
+            await AsyncPostgresStore(conn).setup()
             await _apply(conn)
         finally:
             await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))

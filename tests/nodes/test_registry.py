@@ -57,6 +57,8 @@ def test_the_types_that_come_along() -> None:
         "HumanInput",
         "Loop",
         "Map",
+        "MemoryRead",
+        "MemoryWrite",
         "Merge",
         "OpenAIChat",
         "OpenAIEmbeddingsProvider",
