@@ -14,6 +14,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
 import sql
+from flowserver.collection_checks import check_collections
+from flowserver.collections import Collections
 from flowserver.db import Pool, row_of
 from flowserver.errors import NotFound, RevisionConflict
 from flowserver.ids import new_id
@@ -62,6 +64,7 @@ class Workflows:
     def __init__(self, pool: Pool, compiler: Compiler) -> None:
         self._pool = pool
         self._compiler = compiler
+        self._collections = Collections(pool)
 
     async def add(
         self, org: UUID, name: str, description: str | None, flow_data: Mapping[str, Any]
@@ -152,11 +155,22 @@ class Workflows:
     async def check(self, org: UUID, flow_data: Any) -> Checked:
         """Find every problem of a drawing, also in the workflows that it runs; its own version."""
         whole = await self._whole(org, flow_data)
-        checked = self._compiler.check(whole)
+        checked = await self._fitting(org, self._compiler.check(whole), whole)
         if whole is flow_data:
             return checked
         own = {key: value for key, value in flow_data.items() if key != "subflows"}
         return replace(checked, version=read(own, Problems()).version)
+
+    async def _fitting(self, org: UUID, checked: Checked, flow_data: Any) -> Checked:
+        """`checked` with what is wrong between the drawing and what the organisation keeps."""
+        if checked.plan is None:
+            return checked
+        found = await check_collections(self._collections, org, checked.plan, flow_data)
+        if not found:
+            return checked
+        problems = tuple(sorted((*checked.problems, *found), key=lambda each: each.severity))
+        is_wrong = any(each.severity == "error" for each in found)
+        return replace(checked, problems=problems, plan=None if is_wrong else checked.plan)
 
     async def drawn(self, org: UUID, flow_data: Any) -> tuple[Compiled, Any]:
         """The graph of a drawing that is not saved, and the drawing with all that its run will need.

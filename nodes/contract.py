@@ -177,7 +177,7 @@ class NodeType:
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
     facts: Callable[[Any], Mapping[str, Any]] | None = None
-    """config -> what it says of things that a server keeps (`collection` …), for checks before a run."""
+    """config -> what it means for things that a server keeps, by setting, for the server's own checks."""
     icon: str = ""
     """The name of a Lucide icon, as palettes of editors show it."""
     version: int = 1

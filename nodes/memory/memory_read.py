@@ -20,7 +20,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         setting(
             "namespace",
-            description="A path, such as users/{{ input.user }}, with all below; left empty, the workflow's own.",
+            description="A path, such as users/{{ input.user }}, and all below; left empty, the workflow's.",
         ),
     ] = ""
     limit: Annotated[

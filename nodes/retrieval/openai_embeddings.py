@@ -128,7 +128,7 @@ def hosts(config: Config) -> list[str]:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    return {"embedding_model": config.model, "embedding_dimension": dimension(config)}
+    return {"model": config.model, "dimensions": dimension(config)}
 
 
 NODE = NodeType.provider(

@@ -138,7 +138,7 @@ def make(config: Config, bindings: Bindings, ctx: RunContext) -> Any:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    return {"collection": config.collection_name, "by_vector": config.mode != "keyword"}
+    return {"collection_name": config.collection_name, "mode": config.mode}
 
 
 NODE = NodeType.provider(

@@ -117,7 +117,7 @@ async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContex
 
 
 def facts(config: Config) -> dict[str, Any]:
-    return {"collection": config.collection_name, "by_vector": config.mode != "keyword"}
+    return {"collection_name": config.collection_name, "mode": config.mode}
 
 
 NODE = NodeType.step(

@@ -221,10 +221,9 @@ def _told(config: Config, stored: Stored, counts: Mapping[str, int], seconds: fl
 
 def facts(config: Config) -> dict[str, Any]:
     return {
-        "collection": config.collection_name,
-        "by_vector": True,
-        "distance": _DISTANCES[config.search_algorithm],
-        "makes_anew": config.pre_delete_collection,
+        "collection_name": config.collection_name,
+        "search_algorithm": _DISTANCES[config.search_algorithm],
+        "pre_delete_collection": config.pre_delete_collection,
     }
 
 
