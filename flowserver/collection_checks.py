@@ -34,10 +34,11 @@ async def check_collections(
     collections: Collections, org: UUID, plan: Plan, flow_data: Mapping[str, Any]
 ) -> list[Problem]:
     """What cannot work because a collection has vectors of another model, errors first."""
-    uses = [use for node in (*plan.steps.values(), *plan.parts.values()) if (use := _use(node, plan))]
+    nodes: list[Step | Part] = [*plan.steps.values(), *plan.parts.values()]
+    uses = [use for node in nodes if (use := _use(node, plan))]
     anew = {use.collection for use in uses if use.facts.get("pre_delete_collection")}
     stored = {use.collection for use in uses if use.stores}
-    places = {str(node.get("id")): at for at, node in enumerate(flow_data.get("nodes") or ()) if node}
+    places = {str(node.get("id")): at for at, node in enumerate(flow_data["nodes"])}
     found: list[Problem] = []
     for name in sorted({use.collection for use in uses}):
         known = None if name in anew else await _find(collections, org, name)
@@ -104,8 +105,8 @@ def _among_themselves(uses: list[_Use], places: Mapping[str, int]) -> Iterator[P
         both = None not in (use.dimension, first.dimension)
         if use.model != first.model or (both and use.dimension != first.dimension):
             message = (
-                f"{use.node.name!r} and {first.node.name!r} use the collection {use.collection!r} with different "
-                f"models: {_model(use)} and {_model(first)}; their vectors cannot be compared"
+                f"{use.node.name!r} and {first.node.name!r} use the collection {use.collection!r} with "
+                f"different models, whose vectors cannot be compared: {_model(use)} and {_model(first)}"
             )
             yield _problem("error", "model_mismatch", use, places, message)
 

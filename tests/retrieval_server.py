@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 import struct
 from typing import Any, Self
 
+from tests import openai_server
 from tests.embeddings import vector
+from tests.openai_server import OpenAIServer
 from tests.web_server import Reply, Request, WebServer, reply_json
 
 DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
@@ -88,6 +91,24 @@ class RetrievalServer:
         if self.key is not None and given != self.key:
             return _error(401, f"Incorrect API key provided: {given}.")
         return None
+
+
+class ModelServer(OpenAIServer):
+    """Chats, and makes vectors with true neighbours at the same address."""
+
+    async def _respond(self, request: openai_server.Request, writer: asyncio.StreamWriter) -> None:
+        if request.path != "/v1/embeddings":
+            return await super()._respond(request, writer)
+        texts = request.body["input"]
+        size = request.body.get("dimensions") or DIMENSIONS[request.body["model"]]
+        found = [vector(text, size) for text in texts]
+        data = [{"object": "embedding", "index": at, "embedding": each} for at, each in enumerate(found)]
+        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        answer = {"object": "list", "data": data, "model": request.body["model"], "usage": usage}
+        content = json.dumps(answer).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        writer.write(head.encode() + content)
+        await writer.drain()
 
 
 def _words(text: str) -> set[str]:
