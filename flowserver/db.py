@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import socket
 import time
@@ -27,6 +28,9 @@ from flowserver.queue_schema import queue_migrations
 
 OLDEST = 150000
 """Postgres 15: the first with what our queries and pgvector's indexes need."""
+
+OLDEST_PGVECTOR = (0, 8)
+"""The first that goes on through its index until enough rows fit a filter."""
 
 PATIENCE: dict[str, Any] = {
     "connect_timeout": 5,
@@ -157,11 +161,25 @@ async def _suitable(conn: AsyncConnection[DictRow]) -> None:
     if conn.info.server_version < OLDEST:
         found = conn.info.server_version // 10000
         raise Unavailable(f"this Postgres is version {found}; flowserver needs {OLDEST // 10000} or later")
-    query = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
-    if await (await conn.execute(query)).fetchone() is None:
+    query = (
+        "SELECT coalesce(installed_version, default_version) AS version"
+        "  FROM pg_available_extensions WHERE name = 'vector'"
+    )
+    found = await (await conn.execute(query)).fetchone()
+    if found is None:
         raise Unavailable(
             "this Postgres has no pgvector; install its extension 'vector' on the database server"
         )
+    if _numbers(found["version"]) < OLDEST_PGVECTOR:
+        least = ".".join(map(str, OLDEST_PGVECTOR))
+        raise Unavailable(
+            f"this Postgres has pgvector {found['version']}; flowserver needs {least} or later "
+            "(install it, then: ALTER EXTENSION vector UPDATE)"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 async def _locked(conn: AsyncConnection[DictRow]) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MOST_CHARACTERS = 400_000
 """Of the texts in one request for vectors: OpenAI takes 300,000 tokens."""
+_MOST_ROWS = 100
+"""In one statement: each has to find its place in the index, and no connection is held for long."""
 _MOST_CANDIDATES = 100
 """Of which a choice of different ones is made: each is compared with each."""
 
@@ -187,10 +189,11 @@ async def _written(
     same = [row for row in rows if known.get(row.id) == row.digest]
     added = changed = 0
     for batch in _batches(fresh, embedder.batch):
-        texts = [row.content for row in batch if row.content not in made]
+        texts = list(dict.fromkeys(row.content for row in batch if row.content not in made))
         vectors = {**made, **dict(zip(texts, await _vectors(texts, embedder), strict=True))}
-        new = await table.put(batch, [vectors[row.content] for row in batch])
-        added, changed = added + new, changed + len(batch) - new
+        for part in (batch[at : at + _MOST_ROWS] for at in range(0, len(batch), _MOST_ROWS)):
+            new = await table.put(part, [vectors[row.content] for row in part])
+            added, changed = added + new, changed + len(part) - new
     if same:
         changed += await table.describe(same)
     return added, changed

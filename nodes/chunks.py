@@ -25,8 +25,12 @@ def as_chunks(value: Any) -> list[Chunk]:
 
 def as_document(found: Found) -> dict[str, Any]:
     """What a search has found, as steps pass documents on."""
-    metadata = dict(found.metadata) if found.score is None else {**found.metadata, "score": found.score}
-    return {"page_content": found.content, "metadata": metadata, "id": found.id}
+    return {
+        "page_content": found.content,
+        "metadata": dict(found.metadata),
+        "id": found.id,
+        "score": found.score,
+    }
 
 
 def _chunks(value: Any, depth: int) -> Iterator[Chunk]:

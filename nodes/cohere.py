@@ -118,9 +118,9 @@ def cohere(
     return CohereReranker(ctx.http, api_key, model, top_n, base_url or ADDRESS, timeout, max_retries)
 
 
-def host_of(base_url: str | None) -> str:
-    """Where requests go, as far as it is known; nothing where it is no URL."""
+def hosts_of(base_url: str | None) -> list[str]:
+    """Where requests go, as far as it is known."""
     try:
-        return urlsplit(base_url or ADDRESS).hostname or ""
+        return [urlsplit(base_url or ADDRESS).hostname or ""]
     except ValueError:
-        return ""
+        return []

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from nodes.cohere import MODEL, CohereReranker, cohere, host_of
+from nodes.cohere import MODEL, CohereReranker, cohere, hosts_of
 from nodes.contract import NodeType, Nothing, RunContext, port, setting
 from nodes.vectors import Reranker
 
@@ -55,7 +55,7 @@ def make(config: Config, bindings: Nothing, ctx: RunContext) -> CohereReranker:
 
 
 def hosts(config: Config) -> list[str]:
-    return [host_of(config.base_url)]
+    return hosts_of(config.base_url)
 
 
 NODE = NodeType.provider(

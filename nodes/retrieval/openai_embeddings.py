@@ -85,12 +85,12 @@ def make(config: Config, bindings: Nothing, ctx: RunContext) -> Embedder:
         http_async_client=ctx.http,
         http_client=_no_sync_client(),
     )
-    return Embedder(config.model, embeddings, dimension(config), config.batch_size)
+    return Embedder(config.model, embeddings, dimension(config, base_url), config.batch_size)
 
 
-def dimension(config: Config) -> int | None:
-    """How many numbers its vectors have, as far as it is known."""
-    return _asked_dimensions(config) or _KNOWN.get(config.model)
+def dimension(config: Config, base_url: str | None) -> int | None:
+    """How many numbers its vectors have, as far as it is known: only OpenAI's own models are."""
+    return config.dimensions or (None if base_url else _KNOWN.get(config.model))
 
 
 def _asked_dimensions(config: Config) -> int | None:
@@ -124,11 +124,14 @@ def _no_sync_client() -> httpx.Client:
 
 
 def hosts(config: Config) -> list[str]:
-    return [urlsplit(config.base_url or "https://api.openai.com").hostname or ""]
+    try:
+        return [urlsplit(config.base_url or "https://api.openai.com").hostname or ""]
+    except ValueError:
+        return []
 
 
 def facts(config: Config) -> dict[str, Any]:
-    return {"model": config.model, "dimensions": dimension(config)}
+    return {"model": config.model, "dimensions": dimension(config, config.base_url)}
 
 
 NODE = NodeType.provider(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from nodes.cohere import MODEL, cohere, host_of
+from nodes.cohere import MODEL, cohere, hosts_of
 from nodes.contract import NodeType, RunContext, Tool, port, setting
 from nodes.searching import retriever_of, retriever_tool
 from nodes.vectors import Reranker
@@ -73,7 +73,7 @@ def make(config: Config, bindings: Bindings, ctx: RunContext) -> Any:
 
 
 def hosts(config: Config) -> list[str]:
-    return [host_of(config.base_url)] if config.api_key else []
+    return hosts_of(config.base_url) if config.api_key else []
 
 
 NODE = NodeType.provider(

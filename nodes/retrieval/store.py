@@ -158,7 +158,7 @@ async def _afresh(
     aside = msgspec.structs.replace(config, collection_name=other)
     try:
         stored = await _added(aside, chunks, embedder, vectors, ctx)
-    except BaseException:
+    except Exception:  # where the run is cancelled, another process may have it, and go on with this
         await vectors.drop(other)
         raise
     if stored.collection is None:
@@ -178,7 +178,7 @@ def _embedder(config: Config, given: Embedder) -> Embedder:
     if given.dimension not in (None, wanted):
         message = f"'embedding_dimension' is {wanted}, but vectors of {given.model!r} have {given.dimension}"
         raise NodeError(message, code="bad_vector", is_final=True)
-    return dataclasses.replace(given, dimension=wanted, batch=config.batch_size)
+    return dataclasses.replace(given, dimension=wanted, batch=min(config.batch_size, given.batch))
 
 
 def _described(config: Config, chunk: Chunk) -> Chunk:

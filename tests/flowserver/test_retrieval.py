@@ -111,7 +111,7 @@ async def test_documents_are_stored_and_found_by_meaning_and_words(
     assert sources(found)[0] == "moon"
     assert found[0]["page_content"] == DOCUMENTS[0]["page_content"]
     assert found[0]["metadata"]["lang"] == "en"
-    assert found[0]["metadata"]["score"] > 0.9
+    assert found[0]["score"] > 0.9
     assert models.texts[-1] == "What orbits the earth?"
 
 
@@ -184,7 +184,8 @@ async def test_metadata_is_kept_as_the_strategy_says(
     await output(client, storing(models, **given), [document])
 
     [found] = await output(client, searching(models, mode="vector"), "text")
-    assert found["metadata"] == {**metadata, "score": pytest.approx(1, abs=1e-5)}
+    assert found["metadata"] == metadata
+    assert found["score"] == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ async def test_what_is_found_is_reranked(client: Client, models: RetrievalServer
     found = await output(client, flow, "common words and number7")
 
     assert found[0]["page_content"] == "common words and number7"
-    assert found[0]["metadata"]["score"] == 1.0
+    assert found[0]["score"] == 1.0
     assert len(found) == 2
     [asked] = [each for each in models.web.requests if each.path == "/v2/rerank"]
     assert len(asked.json["documents"]) == 20
@@ -279,7 +280,7 @@ async def test_a_reranker_that_is_busy_is_asked_again(client: Client, models: Re
 
     found = await output(client, flow, "moon")
 
-    assert [each["metadata"]["score"] for each in found] == [0.5]
+    assert [each["score"] for each in found] == [0.5]
 
 
 def agent_with(models: RetrievalServer, openai: OpenAIServer, *more: dict[str, Any]) -> dict[str, Any]:
@@ -383,6 +384,30 @@ async def test_an_agent_is_told_what_a_search_fails_by(client: Client, models: R
     assert said.startswith("no_collection: there is no collection 'nowhere'")
 
 
+async def test_defect_2_an_agent_has_every_retriever_that_is_connected(
+    client: Client, models: RetrievalServer
+) -> None:
+    """In the original, only the first tool was."""
+    await output(client, storing(models), DOCUMENTS)
+    calls = [ToolCall("moon_notes", {"query": "moon"}), ToolCall("recipes", {"query": "bread flour"})]
+    async with OpenAIServer(Reply(tool_calls=calls), "both") as openai:
+        flow = agent_with(
+            models,
+            openai,
+            node("r1", "RetrieverProvider", name="moon notes", collection_name="docs", search_k=1),
+            node("r2", "RetrieverProvider", collection_name="docs", search_k=1, tool_name="recipes"),
+            edge("embedder", "r1", "embeddings", "embedder"),
+            edge("embedder", "r2", "embeddings", "embedder"),
+            edge("r1", "agent", "retriever_tool", "tools"),
+            edge("r2", "agent", "retriever_tool", "tools"),
+        )
+
+        assert await output(client, flow, "?") == "both"
+
+        told = sorted(each["content"][:16] for each in openai.chats[1]["messages"] if each["role"] == "tool")
+        assert told == ["[1] source: brea", "[1] source: moon"]
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 async def test_a_retrievers_filter_counts_if_it_is_switched_on(
     client: Client, models: RetrievalServer, enabled: bool
@@ -483,7 +508,7 @@ async def test_wrong_settings_are_told_before_a_run(
     assert any(words in each["message"] for each in problems), checked.json()
 
 
-async def test_no_key_is_in_any_event_row_or_answer(
+async def test_defect_11_no_key_is_in_any_event_or_answer(
     client: Client, models: RetrievalServer, dsn: str
 ) -> None:
     wrong = storing(models)
@@ -537,3 +562,29 @@ async def test_the_operators_own_server_and_key_are_used_where_a_drawing_gives_n
 
     assert (stored["dimension"], models.texts) == (1536, ["text"])
     assert "dimensions" not in models.web.requests[0].json
+
+
+@pytest.mark.parametrize("url", ["http://[", "ftp://x/v1", "nonsense", "http://169.254.169.254/v1"])
+@pytest.mark.parametrize("type", ["OpenAIEmbeddingsProvider", "CohereRerankerProvider"])
+async def test_a_server_that_is_none_fails_the_step_and_nothing_else(
+    client: Client, models: RetrievalServer, type: str, url: str
+) -> None:
+    await output(client, storing(models), DOCUMENTS)
+    flow = searching(models, node("x", type, base_url=url, api_key="k", max_retries=0, model="words"))
+    if type == "CohereRerankerProvider":
+        flow["edges"].append(edge("x", "search", None, "reranker"))
+    else:
+        flow["edges"] = [each for each in flow["edges"] if each["source"] != "embedder"]
+        flow["edges"].append(edge("x", "search", None, "embedder"))
+
+    assert (await client.post("/workflows/check", json={"flow_data": flow})).status_code == 200
+    assert (await failure(client, flow, "moon"))["code"] != "internal"
+
+
+async def test_a_thousand_texts_are_stored_in_batches(client: Client, models: RetrievalServer) -> None:
+    texts = [f"text number {n}" for n in range(1000)]
+
+    stored = await output(client, storing(models, batch_size="250"), texts)
+
+    assert (stored["added"], stored["documents"]) == (1000, 1000)
+    assert len([each for each in models.web.requests if each.path == "/v1/embeddings"]) <= 11

@@ -406,6 +406,74 @@ async def test_an_index_serves_the_search_and_it_finds_what_is_nearest(
     assert hits / total > 0.95
 
 
+@pytest.mark.parametrize("distance", ["cosine", "inner_product", "l2"])
+@pytest.mark.parametrize(("dimension", "kind"), [(64, "vector"), (2001, "halfvec")])
+async def test_the_index_is_one_that_the_search_can_use(
+    vectors: OrgVectors, pool: Pool, distance: Distance, dimension: int, kind: str
+) -> None:
+    embedder = Embedder("words", WordVectors(dimension), dimension)
+    stored = await vectors.store("docs", chunks("a"), embedder, distance=distance)
+    assert stored.collection is not None
+    sign = {"cosine": "<=>", "inner_product": "<#>", "l2": "<->"}[distance]
+    table, asked = f"chunk_{stored.collection.id.hex}", str(vector("a", dimension))
+    async with pool.connection() as conn, conn.transaction():
+        await conn.execute("SET LOCAL enable_seqscan = off")
+        query = f"EXPLAIN SELECT id FROM {table} ORDER BY embedding {sign} '{asked}'::{kind} LIMIT 5"
+        plan = str(await (await conn.execute(query)).fetchall())  # type: ignore[arg-type]
+
+    assert "Index Scan using" in plan and "embedding_idx" in plan
+
+
+async def test_what_died_half_way_goes_on_where_it_was(vectors: OrgVectors) -> None:
+    class Mortal(WordVectors):
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            if "text 7" in texts:
+                raise ConnectionResetError
+            return self.embed_documents(texts)
+
+    given = [Chunk(f"text {n}", {}, "doc") for n in range(10)]
+    old = [Chunk("old text", {}, "doc")]
+    await vectors.store("docs", old, WORDS)
+    with pytest.raises(ConnectionResetError):
+        await vectors.store("docs", given, Embedder("words", Mortal(), 64, batch=3))
+    still = await vectors.search("docs", near("old text", 20))
+    words = WordVectors()
+
+    stored = await vectors.store("docs", given, Embedder("words", words, 64, batch=3))
+
+    assert "old text" in contents(still)
+    assert (stored.added, stored.unchanged, stored.removed) == (4, 6, 1)
+    assert words.asked == ["text 6", "text 7", "text 8", "text 9"]
+    assert (await vectors.counts("docs"))["chunks"] == 10
+
+
+async def test_no_connection_is_held_while_a_model_is_waited_for(dsn: str) -> None:
+    gate, waiting = asyncio.Event(), asyncio.Semaphore(0)
+
+    class Slow(WordVectors):
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            waiting.release()
+            await gate.wait()
+            return self.embed_documents(texts)
+
+    async with make_pool(dsn, size=2) as pool:
+        org = await new_org(pool)
+        stores = [
+            asyncio.create_task(
+                OrgVectors(pool, org).store("docs", chunks(f"text {n}"), Embedder("words", Slow(), 64))
+            )
+            for n in range(8)
+        ]
+        for _ in stores:
+            await asyncio.wait_for(waiting.acquire(), 20)
+
+        counted = await OrgVectors(pool, org).counts("docs")
+
+        gate.set()
+        await asyncio.gather(*stores)
+    assert counted == {"chunks": 0, "documents": 0}
+
+
 async def test_words_find_what_has_most_of_them_in_any_form(vectors: OrgVectors) -> None:
     await vectors.store("docs", chunks("The running dogs", "a dog sleeps", "cats", "It runs"), WORDS)
 
