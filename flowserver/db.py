@@ -165,15 +165,15 @@ async def _suitable(conn: AsyncConnection[DictRow]) -> None:
         "SELECT coalesce(installed_version, default_version) AS version"
         "  FROM pg_available_extensions WHERE name = 'vector'"
     )
-    found = await (await conn.execute(query)).fetchone()
-    if found is None:
+    vector = await (await conn.execute(query)).fetchone()
+    if vector is None:
         raise Unavailable(
             "this Postgres has no pgvector; install its extension 'vector' on the database server"
         )
-    if _numbers(found["version"]) < OLDEST_PGVECTOR:
+    if _numbers(vector["version"]) < OLDEST_PGVECTOR:
         least = ".".join(map(str, OLDEST_PGVECTOR))
         raise Unavailable(
-            f"this Postgres has pgvector {found['version']}; flowserver needs {least} or later "
+            f"this Postgres has pgvector {vector['version']}; flowserver needs {least} or later "
             "(install it, then: ALTER EXTENSION vector UPDATE)"
         )
 
