@@ -27,6 +27,8 @@ _QUERIES = sql.queries("chunks")
 
 _SIGNS: Mapping[Distance, LiteralString] = {"cosine": "<=>", "inner_product": "<#>", "l2": "<->"}
 _LONGEST_ID = 500
+_MOST_ASKED = 5000
+"""Characters of a question whose words are looked for."""
 _MILLISECONDS = 15_000
 """For which a search may take; the pool hangs up on connections that are held for longer than 20 seconds."""
 
@@ -80,23 +82,30 @@ class ChunkTable:
         found = await self._rows("known_chunks", {"ids": Texts(row.id for row in rows)})
         return {row["id"]: row["digest"] for row in found}
 
-    async def put(self, rows: Sequence[Row], vectors: Sequence[Sequence[float]]) -> int:
+    async def next_stamp(self) -> int:
+        """Greater than all before it: who stores under it is right against those who began before."""
+        [row] = await self._rows("next_stamp", {})
+        return int(row["stamp"])
+
+    async def put(self, rows: Sequence[Row], vectors: Sequence[Sequence[float]], stamp: int) -> int:
         """Keep `rows` in place of those that have their ids; how many were not there."""
         values = self._columns(rows) | {
+            "stamp": stamp,
             "contents": Texts(row.content for row in rows),
             "digests": Blobs(row.digest for row in rows),
             "embeddings": Texts(self.written(vector) for vector in vectors),
         }
         return sum(row["is_new"] for row in await self._rows("put_chunks", values))
 
-    async def describe(self, rows: Sequence[Row]) -> int:
-        """Bring what is said of chunks up to date; how many changed."""
-        return await self._changed("describe_chunks", self._columns(rows))
+    async def keep(self, rows: Sequence[Row], stamp: int) -> dict[str, bool]:
+        """Bring what is said of chunks up to date: those that are there, by id, and whether they changed."""
+        kept = await self._rows("keep_chunks", self._columns(rows) | {"stamp": stamp})
+        return {row["id"]: row["differs"] for row in kept}
 
-    async def remove_others(self, documents: Sequence[str], ids: Sequence[str]) -> int:
-        """Remove what `documents` hold besides `ids`."""
-        values = {"document_ids": self._document_ids(documents), "ids": Texts(ids)}
-        return await self._changed("remove_others", values)
+    async def remove_older(self, documents: Sequence[str], stamp: int) -> int:
+        """Remove what `documents` hold of those who stored before."""
+        values = {"document_ids": self._document_ids(documents), "stamp": stamp}
+        return await self._changed("remove_older", values)
 
     async def remove_documents(self, documents: Sequence[str]) -> int:
         return await self._changed("remove_documents", {"document_ids": self._document_ids(documents)})
@@ -147,7 +156,7 @@ class ChunkTable:
 
     async def sayers(self, text: str, k: int, where: str | None) -> list[Found]:
         """The `k` chunks that say best what `text` says, by their words."""
-        values = {"text": storable(text), "language": self._of.language, "k": k, "where": where}
+        values = {"text": storable(text[:_MOST_ASKED]), "language": self._of.language, "k": k, "where": where}
         async with asked(self._pool) as conn, conn.transaction():
             await _careful(conn, k, index=True)
             rows = await (await conn.execute(self._query("sayers", where), values)).fetchall()

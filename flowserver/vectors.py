@@ -72,11 +72,12 @@ class OrgVectors:
         table = ChunkTable(self._pool, collection)
         every = [table.row_of(chunk) for chunk in chunks]
         rows = {row.id: row for row in every if row.content.strip()}
-        added, changed = await _written(table, list(rows.values()), embedder, made)
+        stamp = await table.next_stamp() if replace else 0
+        added, changed = await _written(table, list(rows.values()), embedder, made, stamp)
         removed = 0
         if replace:
             documents = {each.document for each in chunks if each.document is not None}
-            removed = await table.remove_others(sorted(documents), list(rows))
+            removed = await table.remove_older(sorted(documents), stamp)
         await self._collections.touch(self._org, collection.id)
         ids = tuple(row.id for row in every)
         return Stored(collection, added, changed, len(rows) - added - changed, blank, removed, ids)
@@ -178,24 +179,28 @@ def _same(collection: Collection, embedder: Embedder, distance: Distance | None 
 
 
 async def _written(
-    table: ChunkTable, rows: Sequence[Row], embedder: Embedder, made: Mapping[str, list[float]]
+    table: ChunkTable,
+    rows: Sequence[Row],
+    embedder: Embedder,
+    made: Mapping[str, list[float]],
+    stamp: int,
 ) -> tuple[int, int]:
     """Keep `rows`, with vectors for those that were not there; how many are new, and how many changed.
 
     Vectors that are `made` already are not asked for again.
     """
     known = await table.known(rows)
-    fresh = [row for row in rows if known.get(row.id) != row.digest]
     same = [row for row in rows if known.get(row.id) == row.digest]
-    added = changed = 0
+    kept = await table.keep(same, stamp) if same else {}
+    # Somebody else may have removed what was there a moment ago.
+    fresh = [row for row in rows if row.id not in kept]
+    added, changed = 0, sum(kept.values())
     for batch in _batches(fresh, embedder.batch):
         texts = list(dict.fromkeys(row.content for row in batch if row.content not in made))
         vectors = {**made, **dict(zip(texts, await _vectors(texts, embedder), strict=True))}
         for part in (batch[at : at + _MOST_ROWS] for at in range(0, len(batch), _MOST_ROWS)):
-            new = await table.put(part, [vectors[row.content] for row in part])
+            new = await table.put(part, [vectors[row.content] for row in part], stamp)
             added, changed = added + new, changed + len(part) - new
-    if same:
-        changed += await table.describe(same)
     return added, changed
 
 

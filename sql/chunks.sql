@@ -1,39 +1,49 @@
 -- known_chunks --
 SELECT id, digest FROM {chunks} WHERE id = ANY(%(ids)s::text[]);
 
+-- next_stamp --
+SELECT nextval('chunk_stamp') AS stamp;
+
 -- put_chunks --
 -- In the order of their ids, so that two who write the same ones wait for each other and no more.
-INSERT INTO {chunks} AS old (id, document_id, document, content, digest, metadata, embedding)
-SELECT id, document_id::uuid, document, content, digest, metadata::jsonb, embedding::{kind}
+INSERT INTO {chunks} AS old (id, document_id, document, content, digest, metadata, embedding, stamp)
+SELECT id, document_id::uuid, document, content, digest, metadata::jsonb, embedding::{kind}, %(stamp)s
   FROM unnest(%(ids)s::text[], %(document_ids)s::text[], %(documents)s::text[], %(contents)s::text[],
               %(digests)s::bytea[], %(metadata)s::text[], %(embeddings)s::text[])
        AS new (id, document_id, document, content, digest, metadata, embedding)
  ORDER BY id
     ON CONFLICT (id) DO UPDATE
    SET document_id = excluded.document_id, document = excluded.document, content = excluded.content,
-       digest = excluded.digest, metadata = excluded.metadata, embedding = excluded.embedding
+       digest = excluded.digest, metadata = excluded.metadata, embedding = excluded.embedding,
+       stamp = greatest(old.stamp, excluded.stamp)
 RETURNING xmax = 0 AS is_new;
 
--- describe_chunks --
--- What is said of contents that are the same as before.
+-- keep_chunks --
+-- Of contents that are the same as before: what is said of them now, and whether that is anything new.
 WITH held AS (
-    SELECT old.id, new.document_id::uuid, new.document, new.metadata::jsonb
+    SELECT old.id, new.document_id::uuid, new.document, new.metadata::jsonb,
+           (old.document, old.metadata) IS DISTINCT FROM (new.document, new.metadata::jsonb) AS differs
       FROM {chunks} AS old
       JOIN unnest(%(ids)s::text[], %(document_ids)s::text[], %(documents)s::text[], %(metadata)s::text[])
            AS new (id, document_id, document, metadata) USING (id)
-     WHERE (old.document, old.metadata) IS DISTINCT FROM (new.document, new.metadata::jsonb)
      ORDER BY old.id
        FOR UPDATE OF old
 )
 UPDATE {chunks} AS old
-   SET document_id = held.document_id, document = held.document, metadata = held.metadata
+   SET document_id = held.document_id, document = held.document, metadata = held.metadata,
+       stamp = greatest(old.stamp, %(stamp)s)
   FROM held
- WHERE old.id = held.id;
+ WHERE old.id = held.id
+RETURNING old.id, held.differs;
 
--- remove_others --
--- What documents held before, and do not any more.
-DELETE FROM {chunks}
- WHERE document_id = ANY(%(document_ids)s::text[]::uuid[]) AND id <> ALL(%(ids)s::text[]);
+-- remove_older --
+-- What documents held before, and do not any more: of them stays what was stored by whoever began last.
+DELETE FROM {chunks} AS old
+ USING (SELECT document_id, greatest(max(stamp), %(stamp)s) AS newest
+          FROM {chunks}
+         WHERE document_id = ANY(%(document_ids)s::text[]::uuid[])
+         GROUP BY document_id) AS held
+ WHERE old.document_id = held.document_id AND old.stamp < held.newest;
 
 -- remove_documents --
 DELETE FROM {chunks} WHERE document_id = ANY(%(document_ids)s::text[]::uuid[]);

@@ -15,6 +15,9 @@ CREATE TABLE collection (
     UNIQUE (org_id, name)
 );
 
+-- Of two who store a document at the same time, the one who began later is right.
+CREATE SEQUENCE chunk_stamp;
+
 CREATE FUNCTION chunks_of(collection uuid) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN 'chunk_' || replace(collection::text, '-', '');
 
@@ -37,6 +40,7 @@ BEGIN
              metadata    jsonb       NOT NULL,
              embedding   %s(%s)      NOT NULL,
              words       tsvector    NOT NULL GENERATED ALWAYS AS (to_tsvector(%L::regconfig, left(content, 100000))) STORED,
+             stamp       bigint      NOT NULL,
              created_at  timestamptz NOT NULL DEFAULT now()
          )', chunks, kind, dimension, language);
     EXECUTE format('CREATE INDEX ON %I (document_id, id)', chunks);

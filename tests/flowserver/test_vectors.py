@@ -304,6 +304,13 @@ async def test_texts_that_postgres_cannot_hold_are_kept_without_what_it_cannot(v
     assert (found.content, found.metadata, found.document) == ("ab ?", {"k": ["", None]}, "d")
 
 
+async def test_a_huge_question_is_answered_by_its_first_words(vectors: OrgVectors) -> None:
+    await vectors.store("docs", chunks("word7", "word99999"), WORDS)
+    question = " ".join(f"word{n}" for n in range(100_000))
+
+    assert contents(await vectors.search("docs", Query(question, mode="keyword"))) == ["word7"]
+
+
 async def test_a_huge_text_is_kept(vectors: OrgVectors) -> None:
     text = " ".join(f"word{n}" for n in range(100_000))
 
@@ -445,6 +452,57 @@ async def test_what_died_half_way_goes_on_where_it_was(vectors: OrgVectors) -> N
     assert (stored.added, stored.unchanged, stored.removed) == (4, 6, 1)
     assert words.asked == ["text 6", "text 7", "text 8", "text 9"]
     assert (await vectors.counts("docs"))["chunks"] == 10
+
+
+@pytest.mark.parametrize("order", [["first", "last"], ["last", "first"]], ids=" before ".join)
+async def test_of_two_versions_at_once_the_one_that_began_last_stays_whole(
+    pool: Pool, order: list[str]
+) -> None:
+    org = await new_org(pool)
+    gates = {name: asyncio.Event() for name in order}
+    waiting = {name: asyncio.Event() for name in order}
+
+    class Waiting(WordVectors):
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            name = texts[0].split()[0]
+            if name in gates:
+                waiting[name].set()
+                await gates[name].wait()
+            return self.embed_documents(texts)
+
+    async def store(name: str) -> None:
+        version = [Chunk(text, {}, "doc") for text in (f"{name} one", "both", f"{name} two")]
+        await OrgVectors(pool, org).store("docs", version, Embedder("words", Waiting(), 64, batch=1))
+
+    await store("zero")
+    tasks = {}
+    for name in ("first", "last"):
+        tasks[name] = asyncio.create_task(store(name))
+        await asyncio.wait_for(waiting[name].wait(), 10)
+    for name in order:
+        gates[name].set()
+        await tasks[name]
+
+    found = contents(await OrgVectors(pool, org).search("docs", near("one both two", 20)))
+    assert sorted(found) == ["both", "last one", "last two"]
+
+
+async def test_many_versions_at_once_leave_one_of_them(pool: Pool) -> None:
+    org = await new_org(pool)
+
+    def version(n: int) -> list[Chunk]:
+        return [Chunk(f"version {n} part {part}", {}, "doc") for part in range(5)]
+
+    await asyncio.gather(
+        *(
+            OrgVectors(pool, org).store("docs", version(n), dataclasses.replace(WORDS, batch=2))
+            for n in range(10)
+        )
+    )
+
+    found = contents(await OrgVectors(pool, org).search("docs", near("version part", 100)))
+    assert len(found) == 5
+    assert len({text.split()[1] for text in found}) == 1
 
 
 async def test_no_connection_is_held_while_a_model_is_waited_for(dsn: str) -> None:
