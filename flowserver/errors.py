@@ -6,11 +6,17 @@ What the server refuses on purpose:
   - NotAuthenticated    no key, or a wrong one
   - BadRequest          the request does not fit: what, where, what is allowed
     - KeyReused         its idempotency key belongs to another request
+  - TooLarge            there is more of it than may be
+  - TooMany             there have been too many of them lately
+  - NotGenuine          a webhook's caller has not shown that he may call it
   - Conflict            it does not fit the state of things
     - RevisionConflict  the workflow has been changed in between
     - NotOpen           the question is not open (any more)
     - RunEnded          the run has ended
     - ThreadBusy        the session has another run that is not done
+    - NotPublished      nothing of the workflow is published
+    - PathTaken         another webhook has the path
+    - DrawnElsewhere    a drawing says it, so it is changed there
     - CredentialNameTaken  a credential of that name exists
   - Forgotten           it was kept for as long as it was to be
   - NoEncryptionKey     this server can keep no secrets
@@ -57,6 +63,35 @@ class BadRequest(FlowserverError):
     """The request does not fit; the message says what was found and what is allowed."""
 
     code = "bad_request"
+
+
+class TooLarge(FlowserverError):
+    """There is more of it than may be."""
+
+    code = "too_large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the body may have {most:,} bytes")
+
+
+class TooMany(FlowserverError):
+    """There have been too many of them lately."""
+
+    code = "too_many_requests"
+
+    def __init__(self, what: str, seconds: float) -> None:
+        """`seconds` from now it may be tried again."""
+        self.seconds = seconds
+        super().__init__(f"{what}; try again in {seconds:.0f} seconds")
+
+
+class NotGenuine(FlowserverError):
+    """Whoever calls a webhook has not shown that he may."""
+
+    code = "not_authenticated"
+
+    def __init__(self) -> None:
+        super().__init__("the request is not signed or authenticated as this webhook requires")
 
 
 class KeyReused(BadRequest):
@@ -120,6 +155,34 @@ class CredentialNameTaken(Conflict):
         super().__init__(
             f"there is a credential named {name!r} already; take another name, or change that one"
         )
+
+
+class NotPublished(Conflict):
+    """Nothing of the workflow is published."""
+
+    code = "not_published"
+
+    def __init__(self, workflow: UUID) -> None:
+        super().__init__(f"workflow {workflow} is not published")
+
+
+class PathTaken(Conflict):
+    """Another webhook has the path."""
+
+    code = "path_taken"
+
+    def __init__(self, path: str, step: str | None = None) -> None:
+        of = f" of {step!r}" if step else ""
+        super().__init__(f"another webhook has the path {path!r}{of}; choose another one")
+
+
+class DrawnElsewhere(Conflict):
+    """What a drawing says is changed there."""
+
+    code = "drawn"
+
+    def __init__(self, kind: str, id: UUID) -> None:
+        super().__init__(f"{kind} {id} stands in a drawing: change it there and publish the workflow")
 
 
 class Forgotten(FlowserverError):

@@ -85,15 +85,14 @@ def key_id(sealed: str) -> str:
 def open_vault(settings: Settings) -> Vault:
     """The vault of this server: the operator's keys, else one in its data directory, else none.
 
-    A key is made only where it cannot get lost without the data: beside the embedded Postgres, and where
-    nobody else reaches the server.
+    A key is made only where nobody else reaches the server: who opens it to others chooses his own.
 
     Raises:
         Unavailable: A key cannot be used, read or kept.
     """
     if settings.encryption_keys:
         return Vault(read_keys(settings.encryption_keys))
-    if settings.database_url is None and _is_loopback(settings.host):
+    if _is_loopback(settings.host):
         return Vault(read_keys([_kept(settings.data_dir / KEY_FILE)], str(settings.data_dir / KEY_FILE)))
     return Vault({})
 

@@ -198,6 +198,7 @@ class Acting:
             name=node.name,
             run_id=self.run.id,
             input=self.run.roots.get("input"),
+            trigger=self.run.roots.get("trigger") or {},
             round=self.path[-1] if self.path else 0,
             idempotency_key=hashlib.sha256(key.encode()).hexdigest(),
             http=self.run.http,

@@ -10,7 +10,9 @@ from typing import Any, Literal, Self, TypeAlias, get_type_hints
 import msgspec
 
 from nodes.context import ChatModel, Memory, ModelDefaults, NodeError, RunContext, Tool
+from nodes.hooks import Hook
 from nodes.mistakes import Keys
+from nodes.timing import Timing
 
 __all__ = [
     "Body",
@@ -184,6 +186,16 @@ class NodeType:
     """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
+    hook: Callable[[Any], Hook] | None = None
+    """For a trigger that others call: config -> how."""
+    hook_secret: Callable[[Any], str | None] | None = None
+    """config -> the secret of its callers that stands in the drawing, if one does."""
+    timing: Callable[[Any], Timing | None] | None = None
+    """For a trigger that fires by the clock: config -> when; `None` where it does not."""
+    timing_input: Callable[[Any], Any] | None = None
+    """config -> what its runs start with."""
+    answers: bool = False
+    """It answers whoever waits for the run outside."""
     icon: str = ""
     """The name of a Lucide icon, as palettes of editors show it."""
     version: int = 1
@@ -220,6 +232,11 @@ class NodeType:
         mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
         needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        hook: Callable[[Any], Hook] | None = None,
+        hook_secret: Callable[[Any], str | None] | None = None,
+        timing: Callable[[Any], Timing | None] | None = None,
+        timing_input: Callable[[Any], Any] | None = None,
+        answers: bool = False,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -265,6 +282,11 @@ class NodeType:
             mistakes=mistakes,
             needs=tuple(needs),
             hosts=hosts,
+            hook=hook,
+            hook_secret=hook_secret,
+            timing=timing,
+            timing_input=timing_input,
+            answers=answers,
             icon=icon,
             version=version,
             examples=tuple(examples),
@@ -284,6 +306,11 @@ class NodeType:
         ignores: Sequence[str] = (),
         imports: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        hook: Callable[[Any], Hook] | None = None,
+        hook_secret: Callable[[Any], str | None] | None = None,
+        timing: Callable[[Any], Timing | None] | None = None,
+        timing_input: Callable[[Any], Any] | None = None,
+        answers: bool = False,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -305,6 +332,11 @@ class NodeType:
             imports=tuple(imports),
             gives=gives,
             hosts=hosts,
+            hook=hook,
+            hook_secret=hook_secret,
+            timing=timing,
+            timing_input=timing_input,
+            answers=answers,
             icon=icon,
             version=version,
             examples=tuple(examples),

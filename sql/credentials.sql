@@ -45,4 +45,8 @@ SELECT id FROM credential WHERE org_id = %(org)s AND id = ANY(%(ids)s::uuid[]);
 
 -- sealing_keys --
 -- The id of every key that something stored is sealed with.
-SELECT DISTINCT split_part(secret, '.', 2) AS key FROM credential ORDER BY key;
+SELECT DISTINCT split_part(sealed, '.', 2) AS key
+  FROM (SELECT secret FROM credential
+         UNION ALL SELECT sealed FROM webhook_secret WHERE expires_at IS NULL OR expires_at > now()
+         UNION ALL SELECT signing_secret FROM org WHERE signing_secret IS NOT NULL) AS kept (sealed)
+ ORDER BY key;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -21,8 +22,11 @@ from flowserver.errors import (
     NoEncryptionKey,
     NotAuthenticated,
     NotFound,
+    NotGenuine,
     RevisionConflict,
     SecretUnreadable,
+    TooLarge,
+    TooMany,
 )
 from graphs.problems import InvalidWorkflow
 
@@ -32,6 +36,9 @@ _STATUS: Mapping[type[FlowserverError], int] = {
     NotFound: 404,
     NotAuthenticated: 401,
     BadRequest: 422,
+    NotGenuine: 401,
+    TooLarge: 413,
+    TooMany: 429,
     RevisionConflict: 412,
     Conflict: 409,
     Forgotten: 410,
@@ -54,7 +61,9 @@ def problem(
 
 def _refused(request: Request[Any, Any, Any], exc: FlowserverError) -> Response[Any]:
     status = next(_STATUS[kind] for kind in type(exc).__mro__ if kind in _STATUS)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(exc, NotAuthenticated) else None
+    if isinstance(exc, TooMany):
+        headers = {"Retry-After": str(math.ceil(exc.seconds))}
     return problem(status, exc.code, str(exc), headers)
 
 

@@ -329,6 +329,16 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
     run_ = (await client.post(f"/workflows/{saved['id']}/runs", json={})).json()
     secret = {"name": "c", "data": {"api_key": "sk-ours"}}
     kept = (await client.post("/credentials", json=secret)).json()
+    saved = (await client.post(f"/workflows/{saved['id']}/publish")).json()
+    hook = (await client.post("/webhooks", json={"workflow_id": saved["id"]})).json()
+    await client.post(str(client.base_url.copy_with(path=hook["url"])))
+    delivery = (await client.get(f"/webhooks/{hook['id']}/deliveries")).json()["items"][0]["id"]
+    timing = {"workflow_id": saved["id"], "timing": {"every": 86_400}}
+    schedule = (await client.post("/schedules", json=timing)).json()
+    callback = {"callback": {"url": "https://example.com/"}}
+    called_back = (await client.post(f"/workflows/{saved['id']}/runs", json=callback)).json()
+    await client.post(f"/runs/{called_back['id']}/cancel")
+    message = (await client.get(f"/callbacks?run_id={called_back['id']}")).json()["items"][0]
     stranger = {"Authorization": "Bearer key-of-a-stranger"}
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
         await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
@@ -355,16 +365,36 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("PATCH", f"/credentials/{kept['id']}", {"data": {"api_key": "sk-theirs"}}),
         ("DELETE", f"/credentials/{kept['id']}", None),
     ]
-    ids = (saved["id"], run_["id"], kept["id"])
+    of_ours = [
+        ("POST", f"/workflows/{saved['id']}/publish"),
+        ("POST", f"/workflows/{saved['id']}/unpublish"),
+        ("GET", f"/workflows/{saved['id']}/versions"),
+        *((method, f"/webhooks/{hook['id']}") for method in ("GET", "PATCH", "DELETE")),
+        *((method, f"/schedules/{schedule['id']}") for method in ("GET", "PATCH", "DELETE")),
+        *(("GET", f"/webhooks/{hook['id']}/{each}") for each in ("statistics", "deliveries", "listen")),
+        ("GET", f"/webhooks/{hook['id']}/deliveries/{delivery}"),
+        ("POST", f"/webhooks/{hook['id']}/deliveries/{delivery}/redeliver"),
+        ("POST", f"/webhooks/{hook['id']}/secrets/rotate"),
+        ("POST", f"/schedules/{schedule['id']}/trigger"),
+        ("GET", f"/schedules/{schedule['id']}/firings"),
+        ("GET", f"/callbacks/{message['id']}"),
+        ("POST", f"/callbacks/{message['id']}/redeliver"),
+    ]
+    calls += [(method, path, {} if method in ("PATCH", "POST") else None) for method, path in of_ours]
+    ids = (saved["id"], run_["id"], kept["id"], hook["id"], schedule["id"], message["id"])
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
-    tried = {(method, "/api/v1" + re.sub("|".join(ids), "{id}", path)) for method, path, _ in calls}
+    templates = [re.sub("|".join(ids), "{id}", path).replace(delivery, "{delivery}") for _, path, _ in calls]
+    tried = {(call[0], "/api/v1" + path) for call, path in zip(calls, templates, strict=True)}
     assert tried == with_ids  # a new route needs a row here
     calls += [
         ("POST", "/workflows/execute", {"workflow_id": saved["id"]}),
         ("POST", "/workflows/execute", {"workflow_id": saved["id"], "flow_data": ASK}),
+        ("POST", "/webhooks", {"workflow_id": saved["id"]}),
+        ("POST", "/schedules", timing),
+        ("PATCH", "/organisation", {"error_workflow": saved["id"]}),
     ]
     for method, path, body in calls:
         response = await client.request(method, path, json=body, headers=stranger)

@@ -113,7 +113,7 @@ def test_a_server_of_ones_own_makes_a_key_that_only_its_user_reads(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "settings",
-    [Settings(host="0.0.0.0"), Settings(host="example.com"), Settings(database_url="postgres://db/flow")],
+    [Settings(host="0.0.0.0"), Settings(host="example.com")],
 )
 def test_no_key_is_made_where_others_could_need_it(settings: Settings, tmp_path: Path) -> None:
     vault = open_vault(msgspec.structs.replace(settings, data_dir=tmp_path))
