@@ -292,9 +292,9 @@ def mistakes(config: Config) -> Iterable[tuple[str, Keys]]:
     except msgspec.ValidationError:
         known = "GET, HEAD, POST, PUT, PATCH, DELETE"
         yield f"'method' is one or several of {known}, not {config.method!r}", ("method",)
-    if (given := secret(config)) is not None and (how := authentication(config)) != "none":
-        if wrong := wrong_with_secret(how, given):
-            yield wrong, ("secret",)
+    given, how = secret(config), authentication(config)
+    if given is not None and how != "none" and (wrong := wrong_with_secret(how, given)):
+        yield wrong, ("secret",)
 
 
 NODE = NodeType.step(
