@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowserver.settings import InvalidSetting, listed, load
+from flowserver.trigger_options import add_parsers
 
 EPILOG = "Settings come from the environment and .env: see 'flowserver settings'."
 
@@ -92,6 +93,8 @@ def parser() -> argparse.ArgumentParser:
     picture.add_argument("--output", type=Path, metavar="FILE", help="write it there, not to standard output")
     picture.set_defaults(command=_picture)
 
+    add_parsers(commands, _triggers)
+
     migrate = commands.add_parser("migrate", help="bring the database up to date", epilog=EPILOG)
     migrate.set_defaults(command=_migrate)
 
@@ -136,6 +139,12 @@ def _picture(options: argparse.Namespace) -> int:
     from flowserver.commands import picture  # noqa: PLC0415
 
     return picture(options.file, as_mermaid=options.mermaid, output=options.output)
+
+
+def _triggers(options: argparse.Namespace) -> int:
+    from flowserver.trigger_commands import execute  # noqa: PLC0415
+
+    return execute(load(), options)
 
 
 def _migrate(options: argparse.Namespace) -> int:

@@ -6,14 +6,19 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
 
+from flowserver import answering, credentials
 from flowserver.accounts import Accounts
+from flowserver.answering import Answers
+from flowserver.callbacks import Callbacks
 from flowserver.census import Census
 from flowserver.collections import Collections
+from flowserver.credentials import Credentials
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.doors import DoorMaker
@@ -21,21 +26,32 @@ from flowserver.errors import Unavailable
 from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
 from flowserver.executor import Executor
+from flowserver.failures import Failures
 from flowserver.feeds import Feeds
+from flowserver.ledger import Ledger
 from flowserver.memories import OrgMemories
 from flowserver.metrics import Metrics
 from flowserver.outbound import outbound_client
+from flowserver.receiving import Receiver
 from flowserver.reconciler import Reconciler
 from flowserver.retention import prune
+from flowserver.rounds import OFTEN, Rounds
 from flowserver.runs import Runs
+from flowserver.schedules import Schedules
 from flowserver.settings import Settings
 from flowserver.signals import Kind, Signals
+from flowserver.ticker import Ticker
+from flowserver.triggers import Triggers
+from flowserver.vault import Vault, open_vault
 from flowserver.vectors import OrgVectors
+from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
+from nodes.answers import Answers as AnswersDoor
 from nodes.contract import ModelDefaults
+from nodes.credentials import Credentials as CredentialsDoor
 from nodes.memories import Memories
 from nodes.vectors import Vectors
 
@@ -55,6 +71,14 @@ class Flowserver:
     compiler: Compiler
     accounts: Accounts
     workflows: Workflows
+    vault: Vault
+    credentials: Credentials
+    webhooks: Webhooks
+    ledger: Ledger
+    receiver: Receiver
+    answers: Answers
+    schedules: Schedules
+    callbacks: Callbacks
     runs: Runs
     collections: Collections
     feeds: Feeds
@@ -83,11 +107,14 @@ async def assemble(
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
         http = await stack.enter_async_context(_way_out(allowed))
+        vault = open_vault(settings)
+        kept = Credentials(pool, vault)
+        await kept.must_open()
         accounts = Accounts(pool)
         new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=role != "own")
         signals = Signals(dsn, pool)
         feeds = Feeds(lambda run: signals.tell("events", run))
-        workflows = Workflows(pool, compiler)
+        workflows = Workflows(pool, compiler, Triggers(compiler.registry, vault))
         models = ModelDefaults(settings.openai_base_url, settings.openai_api_key)
         metrics = metrics or Metrics()
         metrics.pool(pool.get_stats)
@@ -95,7 +122,16 @@ async def assemble(
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
         resources = Resources(
-            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces, _doors(pool)
+            pool,
+            feeds,
+            EventBatches(pool),
+            signals,
+            workflows,
+            http,
+            models,
+            metrics,
+            traces,
+            doors=_doors(pool, kept),
         )
         executor = Executor(
             resources,
@@ -114,11 +150,24 @@ async def assemble(
 
         signals.start(heard, feeds.wake_all)
         executor.start()
-        dispatcher = Dispatcher(dsn, settings.max_runs, executor.execute, lambda: prune(pool))
-        reconciler = Reconciler(resources)
+        public_url = settings.public_url or ""
+        webhooks = Webhooks(pool, vault, kept, workflows, public_url)
+        per_minute = settings.deliveries_per_minute
+        receiver = Receiver(pool, feeds, webhooks, workflows, runs, per_minute)
+        callbacks = Callbacks(pool, vault, http, runs)
+        days = settings.keep_deliveries_days
+        old = timedelta(days=days) if days else None
+        dispatcher = Dispatcher(dsn, settings.max_runs, executor.execute, lambda: prune(pool, old))
+        rounds = [
+            Rounds("runs left behind", Reconciler(resources).look, 2 * OFTEN),
+            Rounds("schedules", Ticker(pool, workflows, runs).look, OFTEN),
+            Rounds("callbacks", callbacks.look, OFTEN),
+            Rounds("failed runs", Failures(pool, workflows, runs, public_url).look, OFTEN),
+        ]
         if role == "worker":
             dispatcher.start()
-            reconciler.start()
+            for each in rounds:
+                each.start()
         try:
             yield Flowserver(
                 settings,
@@ -126,6 +175,14 @@ async def assemble(
                 compiler,
                 accounts,
                 workflows,
+                vault,
+                kept,
+                webhooks,
+                Ledger(pool),
+                receiver,
+                Answers(pool, runs),
+                Schedules(pool, workflows, runs),
+                callbacks,
                 runs,
                 Collections(pool),
                 feeds,
@@ -137,14 +194,17 @@ async def assemble(
         finally:
             feeds.close()
             await dispatcher.stop()
-            await reconciler.stop()
+            for each in rounds:
+                await each.stop()
             await executor.stop(settings.grace_seconds)
             await signals.stop()
 
 
-def _doors(pool: Pool) -> dict[type[Any], DoorMaker]:
+def _doors(pool: Pool, kept: Credentials) -> dict[type[Any], DoorMaker]:
     """What else of the world steps may use, by the protocol of `nodes` that says how."""
     return {
+        CredentialsDoor: credentials.door(kept),
+        AnswersDoor: answering.door(pool),
         Vectors: lambda visitor: OrgVectors(pool, visitor.org),
         Memories: lambda visitor: OrgMemories(pool, visitor.org, visitor.workflow),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import reduce
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -327,6 +327,18 @@ async def test_dead_branches_are_skipped_with_the_reason_and_joins_run_once(clie
 async def test_everything_of_another_organisation_is_not_there(client: Client, dsn: str) -> None:
     saved = (await client.post("/workflows", json={"name": "w", "flow_data": ASK})).json()
     run_ = (await client.post(f"/workflows/{saved['id']}/runs", json={})).json()
+    secret = {"name": "c", "data": {"api_key": "sk-ours"}}
+    kept = (await client.post("/credentials", json=secret)).json()
+    saved = (await client.post(f"/workflows/{saved['id']}/publish")).json()
+    hook = (await client.post("/webhooks", json={"workflow_id": saved["id"]})).json()
+    await client.post(str(client.base_url.copy_with(path=hook["url"])))
+    delivery = (await client.get(f"/webhooks/{hook['id']}/deliveries")).json()["items"][0]["id"]
+    timing = {"workflow_id": saved["id"], "timing": {"every": 86_400}}
+    schedule = (await client.post("/schedules", json=timing)).json()
+    callback = {"callback": {"url": "https://example.com/"}}
+    called_back = (await client.post(f"/workflows/{saved['id']}/runs", json=callback)).json()
+    await client.post(f"/runs/{called_back['id']}/cancel")
+    message = (await client.get(f"/callbacks?run_id={called_back['id']}")).json()["items"][0]
     stranger = {"Authorization": "Bearer key-of-a-stranger"}
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
         await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
@@ -337,7 +349,7 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         )
 
     given = {"name": "docs", "model": "m", "dimension": 2}
-    made = (await client.post("/collections", json=given)).json()
+    made, document = (await client.post("/collections", json=given)).json(), str(uuid4())
 
     calls = [
         ("GET", f"/workflows/{saved['id']}", None),
@@ -356,23 +368,43 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("DELETE", f"/collections/{made['id']}", None),
         ("POST", f"/collections/{made['id']}/search", {"query": "x"}),
         ("GET", f"/collections/{made['id']}/documents", None),
-        ("GET", f"/collections/{made['id']}/documents/{made['id']}", None),
-        ("DELETE", f"/collections/{made['id']}/documents/{made['id']}", None),
+        ("GET", f"/collections/{made['id']}/documents/{document}", None),
+        ("DELETE", f"/collections/{made['id']}/documents/{document}", None),
+        ("GET", f"/credentials/{kept['id']}", None),
+        ("PATCH", f"/credentials/{kept['id']}", {"data": {"api_key": "sk-theirs"}}),
+        ("DELETE", f"/credentials/{kept['id']}", None),
     ]
-    ids = {saved["id"]: "{id}", run_["id"]: "{id}", f"documents/{made['id']}": "documents/{document}"}
-    ids[made["id"]] = "{id}"
+    of_ours = [
+        ("POST", f"/workflows/{saved['id']}/publish"),
+        ("POST", f"/workflows/{saved['id']}/unpublish"),
+        ("GET", f"/workflows/{saved['id']}/versions"),
+        *((method, f"/webhooks/{hook['id']}") for method in ("GET", "PATCH", "DELETE")),
+        *((method, f"/schedules/{schedule['id']}") for method in ("GET", "PATCH", "DELETE")),
+        *(("GET", f"/webhooks/{hook['id']}/{each}") for each in ("statistics", "deliveries", "listen")),
+        ("GET", f"/webhooks/{hook['id']}/deliveries/{delivery}"),
+        ("POST", f"/webhooks/{hook['id']}/deliveries/{delivery}/redeliver"),
+        ("POST", f"/webhooks/{hook['id']}/secrets/rotate"),
+        ("POST", f"/schedules/{schedule['id']}/trigger"),
+        ("GET", f"/schedules/{schedule['id']}/firings"),
+        ("GET", f"/callbacks/{message['id']}"),
+        ("POST", f"/callbacks/{message['id']}/redeliver"),
+    ]
+    calls += [(method, path, {} if method in ("PATCH", "POST") else None) for method, path in of_ours]
+    ids = (saved["id"], run_["id"], kept["id"], hook["id"], schedule["id"], message["id"], made["id"])
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
-    tried = {
-        (method, "/api/v1" + reduce(lambda text, id: text.replace(id, ids[id]), ids, path))
-        for method, path, _ in calls
-    }
+    parts = {delivery: "{delivery}", document: "{document}", **dict.fromkeys(ids, "{id}")}
+    templates = [re.sub("|".join(parts), lambda found: parts[found[0]], path) for _, path, _ in calls]
+    tried = {(call[0], "/api/v1" + path) for call, path in zip(calls, templates, strict=True)}
     assert tried == with_ids  # a new route needs a row here
     calls += [
         ("POST", "/workflows/execute", {"workflow_id": saved["id"]}),
         ("POST", "/workflows/execute", {"workflow_id": saved["id"], "flow_data": ASK}),
+        ("POST", "/webhooks", {"workflow_id": saved["id"]}),
+        ("POST", "/schedules", timing),
+        ("PATCH", "/organisation", {"error_workflow": saved["id"]}),
     ]
     for method, path, body in calls:
         response = await client.request(method, path, json=body, headers=stranger)
@@ -381,6 +413,7 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
     for path in (
         "/workflows",
         "/runs",
+        "/credentials",
         "/collections",
         "/collections?name=docs",
         f"/runs?workflow_id={saved['id']}",
