@@ -53,7 +53,7 @@ async def check_collections(
                 f"there is no collection {name!r} yet, and no step of this workflow stores anything in it"
             )
             found.append(_problem("warning", "no_collection", those[0], places, message))
-    found += [_elsewhere(use, places) for use in uses if use.node.settings.fixed.get("connection_string")]
+    found += [problem for use in uses for problem in _elsewhere(use, places)]
     return sorted(found, key=lambda each: each.severity)
 
 
@@ -115,9 +115,11 @@ def _model(use: _Use) -> str:
     return repr(use.model) if use.dimension is None else f"{use.model!r} ({use.dimension} dimensions)"
 
 
-def _elsewhere(use: _Use, places: Mapping[str, int]) -> Problem:
-    message = "vectors are kept in the server's own database, so 'connection_string' has no effect"
-    return _problem("warning", "unused_config", use, places, message)
+def _elsewhere(use: _Use, places: Mapping[str, int]) -> Iterator[Problem]:
+    for key in ("connection_string", "credential_id"):
+        if use.node.settings.fixed.get(key):
+            message = f"vectors are kept in the server's own database, so {key!r} has no effect"
+            yield _problem("warning", "unused_config", use, places, message)
 
 
 def _problem(severity: Any, code: str, use: _Use, places: Mapping[str, int], message: str) -> Problem:

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from nodes.contract import NodeError, RunContext
+from nodes.credentials import Credentials
 from nodes.pauses import may_get_better, retry_after
 
 ADDRESS = "https://api.cohere.com"
@@ -98,14 +99,15 @@ class CohereReranker:
             raise NodeError(message, code="bad_answer", is_final=True) from None
 
 
-def cohere(
+async def cohere(
     ctx: RunContext,
     *,
+    credential_id: str | None,
     api_key: str | None,
     model: str,
     top_n: int,
     base_url: str | None,
-    timeout: float,
+    timeout: float,  # noqa: ASYNC109  of each request
     max_retries: int,
 ) -> CohereReranker:
     """A reranker by the settings of a node.
@@ -113,14 +115,19 @@ def cohere(
     Raises:
         NodeError: It has no key.
     """
+    if credential_id:
+        host = host_of(base_url) if base_url else None
+        known = await ctx.door(Credentials).get(credential_id, host=host, usual=host_of(ADDRESS))
+        api_key, base_url = known.get("api_key"), base_url or known.get("base_url")
     if not api_key:
-        raise NodeError(f"{ctx.name!r} has no API key: set its 'api_key'", code="missing_key", is_final=True)
+        message = f"{ctx.name!r} has no API key: set its 'credential_id', or its 'api_key'"
+        raise NodeError(message, code="missing_key", is_final=True)
     return CohereReranker(ctx.http, api_key, model, top_n, base_url or ADDRESS, timeout, max_retries)
 
 
-def hosts_of(base_url: str | None) -> list[str]:
-    """Where requests go, as far as it is known."""
+def host_of(url: str) -> str:
+    """The host of a URL; nothing where it has none."""
     try:
-        return [urlsplit(base_url or ADDRESS).hostname or ""]
+        return urlsplit(url).hostname or ""
     except ValueError:
-        return []
+        return ""

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from nodes.cohere import MODEL, CohereReranker, cohere, hosts_of
+from nodes.cohere import ADDRESS, MODEL, CohereReranker, cohere, host_of
 from nodes.contract import NodeType, Nothing, RunContext, port, setting
+from nodes.credentials import CredentialId
 from nodes.vectors import Reranker
 
 
@@ -16,6 +17,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, msgspec.Meta(min_length=1, max_length=200)],
         setting("model_name", description="Such as rerank-v3.5 or rerank-multilingual-v3.0."),
     ] = MODEL
+    credential_id: CredentialId = None
     api_key: Annotated[
         str | None, setting("cohere_api_key", secret=True, description="The key of a Cohere account.")
     ] = None
@@ -42,9 +44,10 @@ class Outputs(msgspec.Struct, frozen=True):
     reranker: Annotated[Any, port("output", description="For whatever searches.")]
 
 
-def make(config: Config, bindings: Nothing, ctx: RunContext) -> CohereReranker:
-    return cohere(
+async def make(config: Config, bindings: Nothing, ctx: RunContext) -> CohereReranker:
+    return await cohere(
         ctx,
+        credential_id=config.credential_id,
         api_key=config.api_key,
         model=config.model,
         top_n=config.top_n,
@@ -55,7 +58,7 @@ def make(config: Config, bindings: Nothing, ctx: RunContext) -> CohereReranker:
 
 
 def hosts(config: Config) -> list[str]:
-    return hosts_of(config.base_url)
+    return [host_of(config.base_url or ADDRESS)]
 
 
 NODE = NodeType.provider(

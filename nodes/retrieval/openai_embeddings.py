@@ -11,7 +11,10 @@ import msgspec
 from pydantic import SecretStr
 
 from nodes.contract import NodeError, NodeType, Nothing, RunContext, port, setting
+from nodes.credentials import CredentialId, Credentials
 from nodes.vectors import MOST_DIMENSIONS, Embedder
+
+OPENAI = "https://api.openai.com/v1"
 
 _KNOWN = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 """The dimensions that a model's vectors have if nobody asks for others."""
@@ -31,9 +34,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Of an OpenAI-compatible server, to /v1; left empty, OpenAI's.",
         ),
     ] = None
+    credential_id: CredentialId = None
     api_key: Annotated[
         str | None,
-        setting("openai_api_key", secret=True, description="Left empty, the server's own key."),
+        setting(
+            "openai_api_key",
+            secret=True,
+            description="Better kept as a credential, which wins over it; else the server's own is used.",
+        ),
     ] = None
     dimensions: Annotated[
         Annotated[int, msgspec.Meta(ge=0, le=MOST_DIMENSIONS)] | None,
@@ -66,8 +74,10 @@ class Outputs(msgspec.Struct, frozen=True):
     ]
 
 
-def make(config: Config, bindings: Nothing, ctx: RunContext) -> Embedder:
+async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Embedder:
     """A LangChain `Embeddings` whose client is the run's guarded one."""
+    if config.credential_id:
+        config = await _with_credential(config, config.credential_id, ctx)
     from langchain_openai import OpenAIEmbeddings  # noqa: PLC0415  half a second that many servers never need
 
     base_url = config.base_url or ctx.models.base_url
@@ -86,6 +96,21 @@ def make(config: Config, bindings: Nothing, ctx: RunContext) -> Embedder:
         http_client=_no_sync_client(),
     )
     return Embedder(config.model, embeddings, dimension(config, base_url), config.batch_size)
+
+
+async def _with_credential(config: Config, id: str, ctx: RunContext) -> Config:
+    """`config` with what the credential says; it goes nowhere but where that is for."""
+    host = host_of(config.base_url) if config.base_url else None
+    known = await ctx.door(Credentials).get(id, host=host, usual=host_of(ctx.models.base_url or OPENAI))
+    if not known.get("api_key"):
+        message = f"the credential of {ctx.name!r} has no field 'api_key'; it has: {', '.join(known)}"
+        raise NodeError(message, code="missing_key", is_final=True)
+    return msgspec.structs.replace(
+        config,
+        api_key=known["api_key"],
+        base_url=config.base_url or known.get("base_url") or None,
+        organization=config.organization or known.get("organization") or None,
+    )
 
 
 def dimension(config: Config, base_url: str | None) -> int | None:
@@ -107,7 +132,8 @@ def _key(config: Config, base_url: str | None, ctx: RunContext) -> str:
     if base_url:
         return "none"  # local servers ask for none, but the client insists on one
     raise NodeError(
-        f"{ctx.name!r} has no API key: set its 'api_key', or FLOWSERVER_OPENAI_API_KEY for the whole server",
+        f"{ctx.name!r} has no API key: set its 'credential_id' or 'api_key', "
+        "or FLOWSERVER_OPENAI_API_KEY for the whole server",
         code="missing_key",
         is_final=True,
     )
@@ -124,10 +150,15 @@ def _no_sync_client() -> httpx.Client:
 
 
 def hosts(config: Config) -> list[str]:
+    return [host_of(config.base_url or OPENAI)]
+
+
+def host_of(url: str) -> str:
+    """The host of a URL; nothing where it has none."""
     try:
-        return [urlsplit(config.base_url or "https://api.openai.com").hostname or ""]
+        return urlsplit(url).hostname or ""
     except ValueError:
-        return []
+        return ""
 
 
 def facts(config: Config) -> dict[str, Any]:

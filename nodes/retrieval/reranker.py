@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from nodes.cohere import MODEL, cohere, hosts_of
+from nodes.cohere import ADDRESS, MODEL, cohere, host_of
 from nodes.contract import NodeType, RunContext, Tool, port, setting
+from nodes.credentials import CredentialId
 from nodes.searching import retriever_of, retriever_tool
 from nodes.vectors import Reranker
 
@@ -18,6 +19,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, msgspec.Meta(min_length=1, max_length=200)],
         setting("model_name", "rerank_model", description="Of Cohere, where no reranker is connected."),
     ] = MODEL
+    credential_id: CredentialId = None
     api_key: Annotated[
         str | None,
         setting("cohere_api_key", secret=True, description="Of Cohere, where no reranker is connected."),
@@ -55,11 +57,12 @@ class Outputs(msgspec.Struct, frozen=True):
     ]
 
 
-def make(config: Config, bindings: Bindings, ctx: RunContext) -> Any:
+async def make(config: Config, bindings: Bindings, ctx: RunContext) -> Any:
     plain = retriever_of(bindings.retriever, ctx)
     k = config.top_n or plain.query.k
-    reranker = bindings.reranker or cohere(
+    reranker = bindings.reranker or await cohere(
         ctx,
+        credential_id=config.credential_id,
         api_key=config.api_key,
         model=config.model,
         top_n=k,
@@ -73,7 +76,7 @@ def make(config: Config, bindings: Bindings, ctx: RunContext) -> Any:
 
 
 def hosts(config: Config) -> list[str]:
-    return hosts_of(config.base_url) if config.api_key else []
+    return [host_of(config.base_url or ADDRESS)] if config.api_key or config.credential_id else []
 
 
 NODE = NodeType.provider(

@@ -84,6 +84,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tool_description: Annotated[
         str, setting(description="Tells the model what is to be found here, and when to look.")
     ] = ""
+    credential_id: Annotated[
+        str | None,
+        setting(
+            "credential",
+            template=False,
+            description="Of older drawings, without effect: the server's own database holds the vectors.",
+        ),
+    ] = None
     connection_string: Annotated[
         str,
         setting(

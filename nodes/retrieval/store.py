@@ -84,6 +84,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "Switch it off where one document comes in several parts, as in a map."
         ),
     ] = True
+    credential_id: Annotated[
+        str | None,
+        setting(
+            "credential",
+            template=False,
+            description="Of older drawings, without effect: the server's own database holds the vectors.",
+        ),
+    ] = None
     connection_string: Annotated[
         str,
         setting(

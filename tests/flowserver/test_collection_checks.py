@@ -70,6 +70,7 @@ async def problems(client: Client, *parts: Any) -> list[str]:
             user("VectorStoreOrchestrator", connection_string="postgresql://u:p@h/d"),
             ["unused_config n /nodes/1/data"],
         ),
+        ({}, retriever(credential_id="of-a-database"), ["unused_config n /nodes/1/data"]),
     ],
     ids=[
         "search",
@@ -87,6 +88,7 @@ async def problems(client: Client, *parts: Any) -> list[str]:
         "new collection",
         "no name",
         "elsewhere",
+        "a credential",
     ],
 )
 async def test_what_does_not_fit_a_collection_is_told(

@@ -588,3 +588,37 @@ async def test_a_thousand_texts_are_stored_in_batches(client: Client, models: Re
 
     assert (stored["added"], stored["documents"]) == (1000, 1000)
     assert len([each for each in models.web.requests if each.path == "/v1/embeddings"]) <= 11
+
+
+async def test_keys_come_from_credentials(client: Client, models: RetrievalServer) -> None:
+    async def kept(name: str, base_url: str) -> str:
+        data = {"api_key": models.key, "base_url": base_url}
+        made = await client.post("/credentials", json={"name": name, "data": data})
+        return str(made.json()["id"])
+
+    openai, cohere = await kept("openai", models.openai), await kept("cohere", models.url)
+    by_credential = node("embedder", "OpenAIEmbeddingsProvider", model="words", credential_id=openai)
+    store = storing(models)
+    store["nodes"][1] = by_credential
+    call = ToolCall("r", {"query": "moon"})
+    async with OpenAIServer(Reply(tool_calls=[call]), "done") as chat:
+        flow = agent_with(
+            models,
+            chat,
+            node("r", "RetrieverProvider", collection_name="docs", search_k=1),
+            node("better", "Reranker", credential_id=cohere),
+            edge("embedder", "r", "embeddings", "embedder"),
+            edge("r", "better", "retriever_tool", "retriever"),
+            edge("better", "agent", "reranked_retriever", "tools"),
+        )
+        flow["nodes"] = [by_credential if each["id"] == "embedder" else each for each in flow["nodes"]]
+        await output(client, store, DOCUMENTS)
+
+        assert await output(client, flow, "?") == "done"
+        assert chat.chats[1]["messages"][-1]["content"].startswith("[1] source: moon")
+    search = searching(
+        models,
+        node("cohere", "CohereRerankerProvider", credential_id=cohere),
+        edge("cohere", "search", None, "reranker"),
+    )
+    assert sources(await output(client, search, "the moon orbits"))[0] == "moon"

@@ -53,6 +53,7 @@ def test_the_types_that_come_along() -> None:
         "ConditionNode",
         "DeleteDocuments",
         "EndNode",
+        "ErrorTrigger",
         "HttpRequest",
         "HumanInput",
         "Loop",
@@ -63,6 +64,7 @@ def test_the_types_that_come_along() -> None:
         "OpenAIChat",
         "OpenAIEmbeddingsProvider",
         "Reranker",
+        "RespondToWebhook",
         "RetrieverProvider",
         "Search",
         "SetVariable",
@@ -70,7 +72,9 @@ def test_the_types_that_come_along() -> None:
         "Subflow",
         "Switch",
         "Template",
+        "TimerStart",
         "VectorStoreOrchestrator",
+        "WebhookTrigger",
     ]
 
 
