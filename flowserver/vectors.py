@@ -50,13 +50,6 @@ class OrgVectors:
         replace: bool = True,
     ) -> Stored:
         collection = await self.find(name)
-        if collection is not None:
-            _same(collection, embedder, distance)
-        elif embedder.dimension is not None:
-            collection, _ = await self._collections.add(
-                self._org, name, embedder.model, embedder.dimension, distance=distance, language=language
-            )
-            _same(collection, embedder, distance)
         made: dict[str, list[float]] = {}
         blank = sum(not chunk.content.strip() for chunk in chunks)
         if collection is None:
@@ -65,10 +58,8 @@ class OrgVectors:
                 return Stored(None, blank=blank)
             [vector] = await _vectors([first.content], embedder)
             made[first.content] = vector
-            collection, _ = await self._collections.add(
-                self._org, name, embedder.model, len(vector), distance=distance, language=language
-            )
-            _same(collection, embedder, distance)
+            collection = await self._made_for(name, vector, embedder, distance, language)
+        _same(collection, embedder, distance)
         table = ChunkTable(self._pool, collection)
         every = [table.row_of(chunk) for chunk in chunks]
         rows = {row.id: row for row in every if row.content.strip()}
@@ -81,6 +72,18 @@ class OrgVectors:
         await self._collections.touch(self._org, collection.id)
         ids = tuple(row.id for row in every)
         return Stored(collection, added, changed, len(rows) - added - changed, blank, removed, ids)
+
+    async def _made_for(
+        self, name: str, vector: Sequence[float], embedder: Embedder, distance: Distance, language: str
+    ) -> Collection:
+        """A collection for vectors such as this first one: while there is none, nothing is fixed in vain."""
+        if embedder.dimension not in (None, len(vector)):
+            message = f"vectors of {embedder.model!r} have {len(vector)} dimensions, not {embedder.dimension}"
+            raise NodeError(message, code="bad_vector", is_final=True)
+        made, _ = await self._collections.add(
+            self._org, name, embedder.model, len(vector), distance=distance, language=language
+        )
+        return made
 
     async def search(self, name: str, query: Query) -> list[Found]:
         where = json_path(query.filter)

@@ -246,6 +246,20 @@ async def test_vectors_of_every_size_are_kept_and_found(vectors: OrgVectors, dim
     assert found.score == pytest.approx(1, abs=0.01)
 
 
+async def test_nothing_is_fixed_until_there_is_a_vector(vectors: OrgVectors) -> None:
+    class Failing(WordVectors):
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await vectors.store("docs", chunks("a"), Embedder("wrong", Failing(), 32))
+    said = await refusal(vectors.store("docs", chunks("a"), Embedder("words", WordVectors(64), 32)))
+
+    assert said == "bad_vector: vectors of 'words' have 64 dimensions, not 32"
+    assert await vectors.names() == []
+    assert (await vectors.store("docs", chunks("a"), WORDS)).added == 1
+
+
 async def test_too_many_dimensions_are_refused(vectors: OrgVectors) -> None:
     embedder = Embedder("words", WordVectors(16_001))
 
@@ -516,6 +530,7 @@ async def test_no_connection_is_held_while_a_model_is_waited_for(dsn: str) -> No
 
     async with make_pool(dsn, size=2) as pool:
         org = await new_org(pool)
+        await OrgVectors(pool, org).store("docs", chunks("first"), WORDS)
         stores = [
             asyncio.create_task(
                 OrgVectors(pool, org).store("docs", chunks(f"text {n}"), Embedder("words", Slow(), 64))
@@ -529,7 +544,7 @@ async def test_no_connection_is_held_while_a_model_is_waited_for(dsn: str) -> No
 
         gate.set()
         await asyncio.gather(*stores)
-    assert counted == {"chunks": 0, "documents": 0}
+    assert counted == {"chunks": 1, "documents": 1}
 
 
 async def test_words_find_what_has_most_of_them_in_any_form(vectors: OrgVectors) -> None:
@@ -583,6 +598,7 @@ async def test_a_collection_that_is_dropped_meanwhile_is_told(vectors: OrgVector
             await vectors.drop("docs")
             return self.embed_documents(texts)
 
+    await vectors.store("docs", chunks("b"), WORDS)
     said = await refusal(vectors.store("docs", chunks("a"), Embedder("words", Dropping(), 64)))
 
     assert said == "no_collection: the collection was deleted just now"
