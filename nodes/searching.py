@@ -61,10 +61,13 @@ class Retriever:
         best = [msgspec.structs.replace(found[at], score=score) for at, score in ranked if at < len(found)]
         return best[: query.k]
 
-    async def answer(self, query: str) -> str:
-        """What is found, as a model is shown it."""
+    async def answer(self, **given: Any) -> str:
+        """What is found, as a model is shown it; it may also call with what is no question."""
+        question = given.get("query")
+        if not isinstance(question, str) or given.keys() != {"query"}:
+            return "bad_argument: the only argument is 'query', a text"
         try:
-            return passages(await self.find(query)) or "Nothing was found."
+            return passages(await self.find(question)) or "Nothing was found."
         except NodeError as failed:
             return f"{failed.code}: {failed.message}"
 

@@ -408,6 +408,35 @@ async def test_defect_2_an_agent_has_every_retriever_that_is_connected(
         assert told == ["[1] source: brea", "[1] source: moon"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"question": "moon"}, "bad_argument: the only argument is 'query', a text"),
+        ({"query": ["moon"]}, "bad_argument: the only argument is 'query', a text"),
+        ({"query": "moon", "k": 5}, "bad_argument: the only argument is 'query', a text"),
+        ({}, "bad_argument: the only argument is 'query', a text"),
+        ({"query": " "}, "missing_value: the question is blank"),
+        ({"query": "x" * 100_000}, "[1]"),
+    ],
+    ids=["another name", "a list", "too many", "none", "blank", "huge"],
+)
+async def test_a_model_may_call_a_retriever_in_any_way(
+    client: Client, models: RetrievalServer, arguments: Any, said: str
+) -> None:
+    await output(client, storing(models), ["moon"])
+    async with OpenAIServer(Reply(tool_calls=[ToolCall("r", arguments)]), "ok") as openai:
+        flow = agent_with(
+            models,
+            openai,
+            node("r", "RetrieverProvider", collection_name="docs"),
+            edge("embedder", "r", "embeddings", "embedder"),
+            edge("r", "agent", "retriever_tool", "tools"),
+        )
+
+        assert await output(client, flow, "?") == "ok"
+        assert openai.chats[1]["messages"][-1]["content"].startswith(said)
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 async def test_a_retrievers_filter_counts_if_it_is_switched_on(
     client: Client, models: RetrievalServer, enabled: bool
