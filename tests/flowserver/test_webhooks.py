@@ -21,6 +21,7 @@ from flowserver.signatures import sign
 from tests.faults.checks import rows, until
 from tests.faults.drawings import Gate
 from tests.server import drawing, edge, events_of, node, serving
+from tests.strangers import stranger
 from tests.web_server import WebServer
 
 Client = httpx.AsyncClient
@@ -829,3 +830,27 @@ async def test_statistics_tell_what_became_of_deliveries(client: Client, outside
 
     numbers = ("deliveries", "repeats", "succeeded", "failed", "dead", "open", "last_day")
     assert [found[name] for name in numbers] == [2, 1, 1, 1, 0, 0, 2]
+
+
+async def test_sec_85_an_organisation_that_is_flooded_keeps_no_other_from_being_called(
+    settings: Settings, dsn: str
+) -> None:
+    limited = msgspec.structs.replace(settings, deliveries_per_minute=5)
+    async with serving(create_app(limited, dsn)) as client:
+        outside, theirs = Outside(client), await stranger(dsn)
+        await publish(client, hooked(*ECHO, path="ours", answer="at_once"))
+        saved = await client.post(
+            "/workflows", json={"name": "w", "flow_data": hooked(*ECHO, path="theirs")}, headers=theirs
+        )
+        await client.post(f"/workflows/{saved.json()['id']}/publish", headers=theirs)
+        await rows(
+            dsn, "SELECT pg_sleep(60 - extract(second FROM now())) WHERE extract(second FROM now()) > 55"
+        )
+
+        flood = [await outside.call("/hooks/ours", {"n": number}) for number in range(10)]
+        other = await outside.call("/hooks/theirs", {"n": 1})
+
+        assert [answer.status_code for answer in flood] == [202] * 5 + [429] * 5
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in flood[5:])
+        assert (other.status_code, other.json()) == (200, {"n": 1})
+        await outside.close()
