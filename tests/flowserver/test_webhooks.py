@@ -20,6 +20,7 @@ from flowserver.settings import Settings
 from flowserver.signatures import sign
 from tests.faults.checks import rows, until
 from tests.faults.drawings import Gate
+from tests.openai_server import OpenAIServer, Reply
 from tests.server import drawing, edge, events_of, node, serving
 from tests.strangers import stranger
 from tests.web_server import WebServer
@@ -568,24 +569,48 @@ async def test_it_answers_at_once_where_that_is_chosen(client: Client, outside: 
     await until(lambda: _has_status(client, run["id"], "succeeded"), "the run to end")
 
 
-async def test_it_streams_text_and_the_end_and_nothing_of_its_inside(
-    client: Client, outside: Outside
-) -> None:
-    flow = hooked(
-        node("secret", "Template", template="inside {{ hook.a }}"),
-        *ECHO[:1],
-        edge("hook", "secret"),
-        edge("secret", "end"),
-        path="h",
-        answer="stream",
-    )
-    await publish(client, flow)
-
-    async with outside.stream("/hooks/h", json={"a": 1}) as response:
-        text = (await response.aread()).decode()
+async def test_it_streams_text_and_the_end_and_nothing_of_its_inside(settings: Settings, dsn: str) -> None:
+    async with OpenAIServer() as openai:
+        openai.reply(Reply(tokens=["Hel", "lo ", "Ada"]))
+        chatting = msgspec.structs.replace(
+            settings, openai_base_url=openai.url, openai_api_key="sk-x", outbound_allow=("127.0.0.1",)
+        )
+        flow = hooked(
+            node("inside", "Template", template="inside {{ hook.name }}"),
+            node("model", "OpenAIChat"),
+            node("agent", "Agent"),
+            edge("hook", "inside"),
+            edge("inside", "agent", None, "input"),
+            edge("model", "agent", None, "llm"),
+            path="h",
+            answer="stream",
+        )
+        async with serving(create_app(chatting, dsn)) as client:
+            await publish(client, flow)
+            outside = Outside(client)
+            async with outside.stream("/hooks/h", json={"name": "Ada"}) as response:
+                text = (await response.aread()).decode()
+            await outside.close()
 
     assert response.headers["content-type"].startswith("text/event-stream")
-    assert [event["event"] for event in events_of(text)] == ["run.succeeded"]
+    events = events_of(text)
+    assert {event["event"] for event in events[:-1]} == {"text"}
+    assert "".join(event["text"] for event in events[:-1]) == events[-1]["output"] == "Hello Ada"
+    assert "inside" not in text
+
+
+async def test_a_delivery_whose_run_has_been_forgotten_starts_no_other(
+    client: Client, outside: Outside, dsn: str
+) -> None:
+    hook = await publish(client, hooked(*ECHO, path="h"))
+    first = await outside.call("/hooks/h", headers={"webhook-id": "1"})
+    await rows(dsn, "DELETE FROM run RETURNING id")
+
+    again = await outside.call("/hooks/h", headers={"webhook-id": "1"})
+
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert "its run is no longer kept" in again.json()["detail"]
+    assert await runs_of(client, hook) == []
 
 
 async def test_the_test_address_runs_what_is_drawn_now_and_shows_what_arrived(
