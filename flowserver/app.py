@@ -18,6 +18,7 @@ from flowserver.http.access import PUBLIC, KeyMiddleware
 from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
 from flowserver.http.metrics import metrics as read_metrics
+from flowserver.http.nodes import NodeController
 from flowserver.http.problems import HANDLERS
 from flowserver.http.requests import Requests
 from flowserver.http.runs import RunController, StartController
@@ -27,6 +28,7 @@ from flowserver.runs import Runs
 from flowserver.settings import Settings
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
+from nodes.catalogue import Catalogue
 
 VERSION = "0.1.0"
 
@@ -44,10 +46,11 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
 
     api = Router(
         "/api/v1",
-        route_handlers=[WorkflowController, StartController, RunController, execute],
+        route_handlers=[WorkflowController, StartController, RunController, NodeController, execute],
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
+            "catalogue": Provide(_catalogue, sync_to_thread=False),
             "workflows": Provide(_workflows, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
         },
@@ -85,6 +88,10 @@ def _org(request: Request[UUID, None, Any]) -> UUID:
 
 def _compiler(state: State) -> Compiler:
     return state.flowserver.compiler  # type: ignore[no-any-return]
+
+
+def _catalogue(state: State) -> Catalogue:
+    return state.flowserver.catalogue  # type: ignore[no-any-return]
 
 
 def _workflows(state: State) -> Workflows:

@@ -31,6 +31,7 @@ from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
+from nodes.catalogue import Catalogue
 from nodes.contract import ModelDefaults
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Flowserver:
     settings: Settings
     pool: Pool
     compiler: Compiler
+    catalogue: Catalogue
     accounts: Accounts
     workflows: Workflows
     runs: Runs
@@ -117,6 +119,7 @@ async def assemble(
                 settings,
                 pool,
                 compiler,
+                Catalogue(compiler.registry),
                 accounts,
                 workflows,
                 runs,

@@ -50,9 +50,9 @@ class StartController(Controller):
     ) -> Response[Any]:
         """Run a saved workflow: wait for the result, stream the events, or just start it."""
         compiled, keeps = await workflows.runnable(org, id, data.version)
-        key = await _key(request, idempotency_key)
-        start = _start(request, data, compiled, workflow_id=id, flow_data=keeps, key=key)
-        return await _started(request, runs, org, start, data, timeout)
+        key = await key_of(request, idempotency_key)
+        start = start_of(request, data, compiled, workflow_id=id, flow_data=keeps, key=key)
+        return await started(request, runs, org, start, data, timeout)
 
     @post("/runs", status_code=200)
     async def start_drawing(
@@ -67,9 +67,9 @@ class StartController(Controller):
     ) -> Response[Any]:
         """Run a drawing that is not saved."""
         compiled, whole = await workflows.drawn(org, data.flow_data)
-        key = await _key(request, idempotency_key)
-        start = _start(request, data, compiled, flow_data=whole, key=key)
-        return await _started(request, runs, org, start, data, timeout)
+        key = await key_of(request, idempotency_key)
+        start = start_of(request, data, compiled, flow_data=whole, key=key)
+        return await started(request, runs, org, start, data, timeout)
 
 
 class RunController(Controller):
@@ -140,7 +140,7 @@ class RunController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[RunView]:
         """Answer the question that a run waits for."""
-        key = await _key(request, idempotency_key)
+        key = await key_of(request, idempotency_key)
         run, is_replay = await runs.resume(org, id, data.question_id, data.answer, key)
         return Response(run, status_code=202, headers=_REPLAYED if is_replay else {})
 
@@ -168,7 +168,7 @@ class RunController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[RunView]:
         """Start a new run from a moment of this one: try again, run again from a step, change a value."""
-        key = await _key(request, idempotency_key)
+        key = await key_of(request, idempotency_key)
         fork = Fork(checkpoint=data.checkpoint, step=data.step, set=data.set, routes=data.routes)
         new, is_replay = await runs.fork(org, id, fork, version=data.version, input=data.input, key=key)
         headers = {"Location": f"/api/v1/runs/{new}"} | (_REPLAYED if is_replay else {})
@@ -182,7 +182,8 @@ class RunController(Controller):
         return await runs.cancel(org, id)
 
 
-def _start(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
+def start_of(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
+    """What a run starts with, as a request says it."""
     return Start(
         compiled=compiled,
         input=data.input,
@@ -197,9 +198,10 @@ def _start(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compile
     )
 
 
-async def _started(
+async def started(
     request: Request[UUID, None, Any], runs: Runs, org: UUID, start: Start, data: RunWorkflow, seconds: float
 ) -> Response[Any]:
+    """Start a run, and answer as its `mode` says."""
     id, is_replay = await runs.start(org, start)
     headers = {"Location": f"/api/v1/runs/{id}"} | (_REPLAYED if is_replay else {})
     if data.mode == "background":
@@ -210,7 +212,8 @@ async def _started(
     return Response(run, status_code=200 if run.is_over else 202, headers=headers)
 
 
-async def _key(request: Request[UUID, None, Any], key: str | None) -> Key | None:
+async def key_of(request: Request[UUID, None, Any], key: str | None) -> Key | None:
+    """The key of a request that may be sent again."""
     return Key.of(f"{request.method} {request.url.path}", key, await request.body())
 
 

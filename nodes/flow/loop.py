@@ -58,6 +58,11 @@ NODE = NodeType.step(
     run,
     "Loop",
     "Loop",
+    icon="repeat",
+    examples=(
+        {"max_rounds": 3},
+        {"max_rounds": 5, "condition": {"operation": "not_equal", "right": "ok"}},
+    ),
     outputs=Outputs,
     routes=lambda config: (BODY, DONE, LIMIT),
     own_routes=(BODY, DONE, LIMIT),

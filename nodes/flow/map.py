@@ -14,7 +14,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
         None
     )
-    max_concurrency: Annotated[Annotated[int, msgspec.Meta(ge=1, le=1000)], setting("concurrency")] = 10
+    max_concurrency: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=1000)],
+        setting("concurrency", description="How many items are worked on at the same time."),
+    ] = 10
     on_item_error: Annotated[
         Literal["stop", "keep", "drop"],
         setting(
@@ -23,7 +26,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="When an item fails: the map fails, the error is its result, or it has no result.",
         ),
     ] = "stop"
-    max_items: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
+    max_items: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=10_000)],
+        setting(description="The longest list that it takes; a longer one fails the step."),
+    ] = 1_000
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -63,6 +69,8 @@ NODE = NodeType.step(
     run,
     "Map",
     "For each item",
+    icon="list-checks",
+    examples=({"items": "{{ input.orders }}"}, {"max_concurrency": 3, "on_item_error": "drop"}),
     outputs=Outputs,
     body=Body(gives=("item", "index"), takes="result"),
     aliases=("MapNode", "ForEach"),

@@ -18,7 +18,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Any = None
+    input: Annotated[Any, port(description="The value, if the setting gives none.")] = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -35,6 +35,8 @@ NODE = NodeType.step(
     run,
     "SetVariable",
     "Set a variable",
+    icon="variable",
+    examples=({"variable": "total", "value": "{{ input.total }}"},),
     aliases=("SetVariableNode",),
     sets=lambda config: {config.variable: config.value},
 )

@@ -26,7 +26,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Any = None
+    input: Annotated[
+        Any, port(description="The input of the other workflow's run, if the setting gives none.")
+    ] = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -41,6 +43,8 @@ NODE = NodeType.step(
     run,
     "Subflow",
     "Run a workflow",
+    icon="workflow",
+    examples=({"workflow": "approval", "input": {"amount": "{{ input.amount }}"}},),
     outputs=Outputs,
     calls=lambda config: WorkflowRef(config.workflow, config.workflow_version or None),
     aliases=("SubflowNode", "ExecuteWorkflow"),

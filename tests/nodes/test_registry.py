@@ -48,20 +48,27 @@ def a_type(name: str, *aliases: str, module: str = "acme_nodes.one") -> NodeType
 def test_the_types_that_come_along() -> None:
     assert sorted(registry.discover().types) == [
         "Agent",
+        "Aggregate",
         "BufferMemory",
         "ConditionNode",
         "EndNode",
+        "Evaluate",
+        "Filter",
         "HttpRequest",
         "HumanInput",
+        "Limit",
         "Loop",
         "Map",
         "Merge",
         "OpenAIChat",
         "SetVariable",
+        "Sort",
         "StartNode",
         "Subflow",
         "Switch",
         "Template",
+        "Value",
+        "Wait",
     ]
 
 
