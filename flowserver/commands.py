@@ -160,6 +160,7 @@ async def _run(
             # A task of its own, for the `wait_for` of Python 3.11 that it sits in may swallow Ctrl-C.
             while not following.done():
                 await asyncio.wait([following], timeout=TURN)
+                await expire(flowserver.pool)  # as no worker looks after it
                 await flowserver.runs.take_up(id)  # once the runs before it in its session have ended
             ended = following.result()
         except BaseException:
@@ -193,7 +194,7 @@ async def _answered(flowserver: Flowserver, waiting: RunView) -> bool:
     """Ask the run's first question at the terminal until an answer fits; `False` if there will be none."""
     if not (sys.stdin and sys.stdin.isatty()):
         return False
-    question = waiting.questions[0]
+    question = next(each for each in waiting.questions if not each.get("pause"))
     _say(f"\n{shown(question['payload'])}")
     if hint := _hint(question):
         _say(f"  {hint}")

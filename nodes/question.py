@@ -44,6 +44,10 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     actions: tuple[Action, ...] = ()
     seconds: float | None = None
     """How long it may stay open; `None` is for ever."""
+    until: str | None = None
+    """In place of `seconds`: until when, as an RFC 3339 time; if that has passed, it expires at once."""
+    pause: bool = False
+    """Nobody is asked: the run goes on at the deadline. An answer that names it ends it sooner."""
 
     def accept(self, answer: Any) -> Any:
         """Return `answer` in its full form, `{"action", "values"}` where there are actions.
