@@ -55,13 +55,13 @@ class Trial:
 def check_alone(node_type: NodeType, config: Mapping[str, Any]) -> tuple[Problem, ...]:
     """What is wrong with settings of `node_type`, errors first; pointers lead into `{"config": …}`."""
     problems = Problems()
-    node = {"id": TRIED, "type": node_type.name, "data": config}
+    node = {"id": node_type.name, "type": node_type.name, "data": config}
     for spec in read({"nodes": [node]}, problems).nodes:
         if spec.type:
             read_settings(spec, node_type, problems)
             if node_type.is_step:
                 read_policy(spec, spellings(node_type), problems)
-    return told(in_place(problems.found))
+    return tuple(msgspec.structs.replace(each, where="") for each in told(in_place(problems.found)))
 
 
 def told(problems: Sequence[Problem]) -> tuple[Problem, ...]:

@@ -100,6 +100,13 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
     """Read the settings of `node`; what is wrong is in `problems`."""
     before = problems.errors
     node = brought_up(node, node_type, problems)
+    if problems.errors > before:  # of settings in words that are not known, nothing more can be said
+        return Settings(node_type.config, {}, valid=False)
+    return _settings(node, node_type, problems)
+
+
+def _settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Settings:
+    before = problems.errors
     known = {info.name: info for info in fields(node_type.config)}
     reading = _Reading(node, problems)
     keys = _spelled(node, node_type, known, problems)

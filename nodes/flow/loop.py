@@ -68,5 +68,6 @@ NODE = NodeType.step(
     own_routes=(BODY, DONE, LIMIT),
     instead=instead,
     aliases=("LoopNode",),
+    ignores=("loop_condition",),  # of older drawings, where it says "continue" and means nothing
     rounds=lambda config: config.max_rounds,
 )
