@@ -84,13 +84,20 @@ def _beyond_schema(info: FieldInfo) -> dict[str, Any]:
 
 def _choices(kind: Any) -> list[Any]:
     """The values of which one is allowed, as they stand in the code: msgspec puts them by the alphabet."""
-    return [value for each in parts(kind) if get_origin(each) is Literal for value in get_args(each)]
+    found: list[Any] = []
+    for each in parts(kind):
+        if get_origin(each) is Literal:
+            found += get_args(each)
+        elif get_origin(each) is tuple:
+            found += [value for inner in get_args(each) for value in _choices(inner)]
+    return found
 
 
 def _in_order(schema: dict[str, Any], choices: Sequence[Any]) -> None:
-    for each in (schema, *schema.get("anyOf", ())):
-        if "enum" in each:
-            each["enum"] = [value for value in choices if value in each["enum"]]
+    if "enum" in schema:
+        schema["enum"] = [value for value in choices if value in schema["enum"]]
+    for each in (*schema.get("anyOf", ()), *filter(None, [schema.get("items")])):
+        _in_order(each, choices)
 
 
 def parts(kind: Any) -> Iterator[Any]:

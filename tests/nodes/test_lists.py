@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from graphs.alone import check_alone
@@ -23,6 +24,7 @@ from tests.nodes.contexts import context
 TYPES: tuple[NodeType, ...] = (filter.NODE, sort.NODE, limit.NODE, aggregate.NODE)
 FIELDS = {"filter": {"condition": {"operation": "exists"}}}
 
+settled = examples(derandomize=True, database=None, deadline=None, max_examples=80)
 SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-5, 5) | st.text(max_size=3)
 JSON = st.recursive(
     SCALARS,
@@ -60,6 +62,7 @@ OPERATIONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
+@settled
 @given(rows=ROWS, operation=st.sampled_from(sorted(OPERATIONS)), right=st.integers(-9, 9))
 async def test_a_filter_keeps_what_plain_python_keeps(rows: list[Any], operation: str, right: int) -> None:
     condition = {"path": "n", "operation": operation, "right": right}
@@ -72,6 +75,7 @@ async def test_a_filter_keeps_what_plain_python_keeps(rows: list[Any], operation
     assert found.count == len(kept)
 
 
+@settled
 @given(items=st.lists(JSON, max_size=8))
 async def test_a_filter_loses_and_invents_nothing(items: list[Any]) -> None:
     condition = {"any": [{"operation": "greater", "right": 0}, {"path": "a.b[0]", "operation": "exists"}]}
@@ -110,6 +114,7 @@ async def test_a_filter_may_fail_at_what_cannot_be_compared_and_says_which_item(
     assert failed.value.message.startswith("item 1: the left operand of 'greater' is 'old'")
 
 
+@settled
 @given(items=st.lists(st.none() | st.integers() | st.floats(allow_nan=False), max_size=12))
 async def test_a_sort_of_numbers_is_pythons_with_nulls_at_the_end(items: list[Any]) -> None:
     there = [each for each in items if each is not None]
@@ -121,6 +126,7 @@ async def test_a_sort_of_numbers_is_pythons_with_nulls_at_the_end(items: list[An
     assert await out(sort.NODE, items, by=[first]) == nulls + sorted(there, reverse=True)
 
 
+@settled
 @given(rows=ROWS)
 async def test_a_sort_by_several_keys_is_stable_in_both_directions(rows: list[Any]) -> None:
     def place(row: Any) -> tuple[bool, int, int]:
@@ -133,6 +139,7 @@ async def test_a_sort_by_several_keys_is_stable_in_both_directions(rows: list[An
     assert found == sorted(sorted(marked, key=lambda row: row["id"], reverse=True), key=place)
 
 
+@settled
 @given(items=st.lists(JSON, max_size=10))
 async def test_values_of_any_type_have_one_order(items: list[Any]) -> None:
     once = await out(sort.NODE, items)
@@ -175,6 +182,7 @@ def test_short_and_long_ways_to_say_a_key() -> None:
     assert sort.keys(settings(sort.NODE)) == [Key()]
 
 
+@settled
 @given(items=st.lists(st.integers(), max_size=12), count=st.integers(0, 15), skip=st.integers(0, 15))
 async def test_a_limit_is_a_slice_from_either_end(items: list[int], count: int, skip: int) -> None:
     first = await ran(limit.NODE, items, count=count, skip=skip)
@@ -187,6 +195,7 @@ async def test_a_limit_is_a_slice_from_either_end(items: list[int], count: int, 
         assert found.total == len(items)
 
 
+@settled
 @given(rows=ROWS)
 async def test_figures_of_groups_are_those_of_plain_python(rows: list[Any]) -> None:
     told = ["count", *({"function": name, "path": "n"} for name in ("sum", "average", "min", "max", "count"))]
@@ -214,6 +223,7 @@ async def test_figures_of_groups_are_those_of_plain_python(rows: list[Any]) -> N
     assert found.groups == len(expected)
 
 
+@settled
 @given(items=st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(), max_size=9))
 async def test_a_sum_is_exact_whatever_the_order(items: list[Any]) -> None:
     one = await out(aggregate.NODE, items, figures=["sum"])
@@ -223,6 +233,7 @@ async def test_a_sum_is_exact_whatever_the_order(items: list[Any]) -> None:
     assert one == other == {"sum": sum(items) if is_whole else math.fsum(items)}
 
 
+@settled
 @given(items=st.lists(JSON, max_size=10))
 async def test_items_of_one_group_are_equal_and_those_of_two_are_not(items: list[Any]) -> None:
     rows = [{"k": each} for each in items]
@@ -391,6 +402,7 @@ def test_mistakes_are_told_when_a_node_is_checked(
         assert words in problem.message
 
 
+@settled
 @given(given_=JSON, arrives=JSON)
 async def test_a_value_is_what_is_set_or_what_arrives(given_: Any, arrives: Any) -> None:
     made = await value.run(value.Config(given_), value.Inputs(arrives), context())

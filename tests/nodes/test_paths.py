@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes.paths import Steps, follow, steps, wrong_path
@@ -72,6 +72,7 @@ def test_a_very_long_path_is_refused() -> None:
     assert wrong_path("a" * 1001) == "has 1001 characters; allowed are 1000"
 
 
+@settings(derandomize=True, database=None, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_path_or_a_refusal(text: str) -> None:
     try:
