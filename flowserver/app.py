@@ -14,18 +14,32 @@ from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 
 from flowserver.assembly import Flowserver, Role, assemble
+from flowserver.callbacks import Callbacks
+from flowserver.credentials import Credentials
+from flowserver.db import Pool
+from flowserver.feeds import Feeds
 from flowserver.http.access import PUBLIC, KeyMiddleware
+from flowserver.http.callbacks import CallbackController
+from flowserver.http.credentials import CredentialController
 from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
+from flowserver.http.hooks import call, call_test
 from flowserver.http.metrics import metrics as read_metrics
 from flowserver.http.nodes import NodeController
+from flowserver.http.organisation import OrganisationController
 from flowserver.http.problems import HANDLERS
 from flowserver.http.requests import Requests
 from flowserver.http.runs import RunController, StartController
+from flowserver.http.schedules import ScheduleController
+from flowserver.http.webhooks import WebhookController
 from flowserver.http.workflows import WorkflowController
+from flowserver.ledger import Ledger
 from flowserver.metrics import Metrics
+from flowserver.receiving import Receiver
 from flowserver.runs import Runs
+from flowserver.schedules import Schedules
 from flowserver.settings import Settings
+from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from nodes.catalogue import Catalogue
@@ -46,17 +60,36 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
 
     api = Router(
         "/api/v1",
-        route_handlers=[WorkflowController, StartController, RunController, NodeController, execute],
+        route_handlers=[
+            WorkflowController,
+            StartController,
+            RunController,
+            NodeController,
+            CredentialController,
+            WebhookController,
+            ScheduleController,
+            CallbackController,
+            OrganisationController,
+            execute,
+        ],
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
             "catalogue": Provide(_catalogue, sync_to_thread=False),
             "workflows": Provide(_workflows, sync_to_thread=False),
+            "credentials": Provide(_credentials, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
+            "webhooks": Provide(_webhooks, sync_to_thread=False),
+            "ledger": Provide(_ledger, sync_to_thread=False),
+            "receiver": Provide(_receiver, sync_to_thread=False),
+            "schedules": Provide(_schedules, sync_to_thread=False),
+            "callbacks": Provide(_callbacks, sync_to_thread=False),
+            "feeds": Provide(_feeds, sync_to_thread=False),
+            "pool": Provide(_pool, sync_to_thread=False),
         },
     )
     app = Litestar(
-        [api, live, ready, read_metrics],
+        [api, call, call_test, live, ready, read_metrics],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(KeyMiddleware, exclude=list(PUBLIC))],
         exception_handlers=dict(HANDLERS),
@@ -98,5 +131,37 @@ def _workflows(state: State) -> Workflows:
     return state.flowserver.workflows  # type: ignore[no-any-return]
 
 
+def _credentials(state: State) -> Credentials:
+    return state.flowserver.credentials  # type: ignore[no-any-return]
+
+
 def _runs(state: State) -> Runs:
     return state.flowserver.runs  # type: ignore[no-any-return]
+
+
+def _webhooks(state: State) -> Webhooks:
+    return state.flowserver.webhooks  # type: ignore[no-any-return]
+
+
+def _ledger(state: State) -> Ledger:
+    return state.flowserver.ledger  # type: ignore[no-any-return]
+
+
+def _receiver(state: State) -> Receiver:
+    return state.flowserver.receiver  # type: ignore[no-any-return]
+
+
+def _schedules(state: State) -> Schedules:
+    return state.flowserver.schedules  # type: ignore[no-any-return]
+
+
+def _callbacks(state: State) -> Callbacks:
+    return state.flowserver.callbacks  # type: ignore[no-any-return]
+
+
+def _feeds(state: State) -> Feeds:
+    return state.flowserver.feeds  # type: ignore[no-any-return]
+
+
+def _pool(state: State) -> Pool:
+    return state.flowserver.pool  # type: ignore[no-any-return]

@@ -6,33 +6,49 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
 
+from flowserver import answering, credentials
 from flowserver.accounts import Accounts
+from flowserver.answering import Answers
+from flowserver.callbacks import Callbacks
 from flowserver.census import Census
+from flowserver.credentials import Credentials
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
 from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
 from flowserver.executor import Executor
+from flowserver.failures import Failures
 from flowserver.feeds import Feeds
+from flowserver.ledger import Ledger
 from flowserver.metrics import Metrics
 from flowserver.outbound import outbound_client
+from flowserver.receiving import Receiver
 from flowserver.reconciler import Reconciler
 from flowserver.retention import prune
+from flowserver.rounds import OFTEN, Rounds
 from flowserver.runs import Runs
+from flowserver.schedules import Schedules
 from flowserver.settings import Settings
 from flowserver.signals import Kind, Signals
+from flowserver.ticker import Ticker
+from flowserver.triggers import Triggers
+from flowserver.vault import Vault, open_vault
+from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
+from nodes.answers import Answers as AnswersDoor
 from nodes.catalogue import Catalogue
 from nodes.contract import ModelDefaults
+from nodes.credentials import Credentials as CredentialsDoor
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -51,6 +67,14 @@ class Flowserver:
     catalogue: Catalogue
     accounts: Accounts
     workflows: Workflows
+    vault: Vault
+    credentials: Credentials
+    webhooks: Webhooks
+    ledger: Ledger
+    receiver: Receiver
+    answers: Answers
+    schedules: Schedules
+    callbacks: Callbacks
     runs: Runs
     feeds: Feeds
     metrics: Metrics
@@ -78,11 +102,14 @@ async def assemble(
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
         http = await stack.enter_async_context(_way_out(allowed))
+        vault = open_vault(settings)
+        kept = Credentials(pool, vault)
+        await kept.must_open()
         accounts = Accounts(pool)
         new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=role != "own")
         signals = Signals(dsn, pool)
         feeds = Feeds(lambda run: signals.tell("events", run))
-        workflows = Workflows(pool, compiler)
+        workflows = Workflows(pool, compiler, Triggers(compiler.registry, vault))
         models = ModelDefaults(settings.openai_base_url, settings.openai_api_key)
         metrics = metrics or Metrics()
         metrics.pool(pool.get_stats)
@@ -90,7 +117,16 @@ async def assemble(
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
         resources = Resources(
-            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces
+            pool,
+            feeds,
+            EventBatches(pool),
+            signals,
+            workflows,
+            http,
+            models,
+            metrics,
+            traces,
+            doors={CredentialsDoor: credentials.door(kept), AnswersDoor: answering.door(pool)},
         )
         executor = Executor(
             resources,
@@ -109,11 +145,24 @@ async def assemble(
 
         signals.start(heard, feeds.wake_all)
         executor.start()
-        dispatcher = Dispatcher(dsn, settings.max_runs, executor.execute, lambda: prune(pool))
-        reconciler = Reconciler(resources)
+        public_url = settings.public_url or ""
+        webhooks = Webhooks(pool, vault, kept, workflows, public_url)
+        per_minute = settings.deliveries_per_minute
+        receiver = Receiver(pool, feeds, webhooks, workflows, runs, per_minute)
+        callbacks = Callbacks(pool, vault, http, runs)
+        days = settings.keep_deliveries_days
+        old = timedelta(days=days) if days else None
+        dispatcher = Dispatcher(dsn, settings.max_runs, executor.execute, lambda: prune(pool, old))
+        rounds = [
+            Rounds("runs left behind", Reconciler(resources).look, 2 * OFTEN),
+            Rounds("schedules", Ticker(pool, workflows, runs).look, OFTEN),
+            Rounds("callbacks", callbacks.look, OFTEN),
+            Rounds("failed runs", Failures(pool, workflows, runs, public_url).look, OFTEN),
+        ]
         if role == "worker":
             dispatcher.start()
-            reconciler.start()
+            for each in rounds:
+                each.start()
         try:
             yield Flowserver(
                 settings,
@@ -122,6 +171,14 @@ async def assemble(
                 Catalogue(compiler.registry),
                 accounts,
                 workflows,
+                vault,
+                kept,
+                webhooks,
+                Ledger(pool),
+                receiver,
+                Answers(pool, runs),
+                Schedules(pool, workflows, runs),
+                callbacks,
                 runs,
                 feeds,
                 metrics,
@@ -132,7 +189,8 @@ async def assemble(
         finally:
             feeds.close()
             await dispatcher.stop()
-            await reconciler.stop()
+            for each in rounds:
+                await each.stop()
             await executor.stop(settings.grace_seconds)
             await signals.stop()
 

@@ -1,10 +1,10 @@
-"""Requests that carry an `Idempotency-Key`: sent again, they are not carried out again."""
+"""Requests that may come again: they are carried out once. Those of clients carry an `Idempotency-Key`."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -19,6 +19,18 @@ _REMEMBER = _QUERIES["remember_key"]
 _FIND = _QUERIES["find_by_key"]
 
 MAX_KEY = 255
+
+
+class Once(Protocol):
+    """What makes sure that a thing asked for twice is done once."""
+
+    async def done_before(self, conn: AsyncConnection[DictRow], org: UUID, run: UUID) -> UUID | None:
+        """The run that the same request made before; `None` when there was none: now `run` is the request's.
+
+        It belongs into the transaction that carries the request out. Of several at once, all wait for the
+        first.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +54,22 @@ class Key:
             raise BadRequest(f"'Idempotency-Key' has 1 to {MAX_KEY} printable characters")
         return cls(operation, key, hashlib.sha256(body).digest())
 
+    async def done_before(self, conn: AsyncConnection[DictRow], org: UUID, run: UUID) -> UUID | None:
+        """See `Once`.
 
-async def done_before(conn: AsyncConnection[DictRow], org: UUID, key: Key, run: UUID) -> UUID | None:
-    """The run of an earlier request with this key; `None` when there was none: now `run` is the key's.
-
-    It belongs into the transaction that carries the request out. Of several at once, all wait for the first.
-
-    Raises:
-        KeyReused: The earlier request was another one.
-    """
-    values = {"org": org, "operation": key.operation, "key": key.key, "body_hash": key.body_hash, "run": run}
-    if await (await conn.execute(_REMEMBER, values)).fetchone() is not None:
-        return None
-    row = row_of(await (await conn.execute(_FIND, values)).fetchone())
-    if row["body_hash"] != key.body_hash:
-        raise KeyReused(key.key)
-    return UUID(str(row["run_id"]))
+        Raises:
+            KeyReused: The earlier request was another one.
+        """
+        values = {
+            "org": org,
+            "operation": self.operation,
+            "key": self.key,
+            "body_hash": self.body_hash,
+            "run": run,
+        }
+        if await (await conn.execute(_REMEMBER, values)).fetchone() is not None:
+            return None
+        row = row_of(await (await conn.execute(_FIND, values)).fetchone())
+        if row["body_hash"] != self.body_hash:
+            raise KeyReused(self.key)
+        return UUID(str(row["run_id"]))

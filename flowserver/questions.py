@@ -20,7 +20,7 @@ from psycopg.rows import DictRow
 import sql
 from flowserver.db import Pool
 from flowserver.errors import BadRequest, Fenced, NotFound, NotOpen
-from flowserver.idempotency import Key, done_before
+from flowserver.idempotency import Key
 from flowserver.ids import new_id
 from flowserver.journal import Journal
 from flowserver.workflows import json
@@ -87,7 +87,7 @@ async def answer(
         BadRequest: The answer does not fit the question, or there are several and none is named.
     """
     async with pool.connection() as conn, conn.transaction():
-        if key is not None and await done_before(conn, org, key, run) is not None:
+        if key is not None and await key.done_before(conn, org, run) is not None:
             return True
         question = await _open_one(conn, org, run, question_id)
         values = {

@@ -5,14 +5,6 @@ Nothing here executes a run: what is left behind is queued again, or ended when 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import random
-
-import psycopg
-from psycopg_pool import PoolTimeout, TooManyRequests
-
 import sql
 from flowserver.execution import Resources
 from flowserver.executor import end_unheld
@@ -23,37 +15,12 @@ _DEFER_LEFT = _QUERIES["defer_left"]
 _ABANDONED = _QUERIES["abandoned"]
 _FORGET_JOBS = _QUERIES["forget_jobs"]
 
-LOOK = 2.0
-"""Seconds between two looks, more or less."""
-
-logger = logging.getLogger(__name__)
-
 
 class Reconciler:
-    """Looks, again and again."""
+    """What every worker looks for; see `rounds.Rounds`."""
 
     def __init__(self, resources: Resources) -> None:
         self._with = resources
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._go())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _go(self) -> None:
-        while True:
-            try:
-                more = await self.look()
-            except (psycopg.Error, PoolTimeout, TooManyRequests) as exc:
-                logger.warning("no look for runs: %s", str(exc).strip() or type(exc).__name__)
-                more = False
-            if not more:
-                await asyncio.sleep(LOOK * random.uniform(0.75, 1.25))
 
     async def look(self) -> bool:
         """Look once; whether there may be more to do at once."""

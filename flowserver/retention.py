@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
+from typing import LiteralString
 
 import sql
 from flowserver.db import Pool
 
 _QUERIES = sql.queries("retention")
+_DELIVERIES = sql.queries("deliveries")
+_SCHEDULES = sql.queries("schedules")
 
 BATCH = 100
 """How many runs are dealt with in one transaction, so that none takes long."""
@@ -21,19 +26,22 @@ KEY_AGE = timedelta(hours=24)
 logger = logging.getLogger(__name__)
 
 
-async def prune(pool: Pool) -> dict[str, int]:
+async def prune(pool: Pool, deliveries: timedelta | None = None) -> dict[str, int]:
     """Forget everything that is due; how many runs it concerned, by what was forgotten of them.
+
+    `deliveries` is the age at which deliveries and firings are; without one they stay.
 
     Several processes may do it at once: each batch is one's alone. A run that has not ended is never due.
     """
     done: dict[str, int] = {}
-    for what, forget in (("events", _events), ("checkpoints", _states), ("runs", _runs), ("keys", _keys)):
+    for what, forget in _all(deliveries).items():
         done[what] = 0
         while count := await forget(pool):
             done[what] += count
             if count < BATCH:
                 break
             await asyncio.sleep(PAUSE)
+    await _counts(pool)
     if any(done.values()):
         logger.info("forgotten: %s", ", ".join(f"{count} {what}" for what, count in done.items() if count))
     return done
@@ -51,10 +59,32 @@ async def _keys(pool: Pool) -> int:
     return await _delete(pool, "forget_keys")
 
 
-async def _delete(pool: Pool, query: str) -> int:
+def _all(deliveries: timedelta | None) -> dict[str, Callable[[Pool], Awaitable[int]]]:
+    found: dict[str, Callable[[Pool], Awaitable[int]]] = {
+        "events": _events,
+        "checkpoints": _states,
+        "runs": _runs,
+        "keys": _keys,
+    }
+    if deliveries is not None:
+        for what, queries in (("deliveries", _DELIVERIES), ("firings", _SCHEDULES)):
+            found[what] = partial(_old, query=queries[f"forget_{what}"], age=deliveries)
+    return found
+
+
+async def _old(pool: Pool, query: LiteralString, age: timedelta) -> int:
     async with pool.connection() as conn:
-        rows = await (await conn.execute(_QUERIES[query], {"batch": BATCH, "age": KEY_AGE})).fetchall()
+        rows = await (await conn.execute(query, {"batch": BATCH, "age": age})).fetchall()
     return len(rows)
+
+
+async def _counts(pool: Pool) -> None:
+    async with pool.connection() as conn:
+        await conn.execute(_DELIVERIES["forget_counts"])
+
+
+async def _delete(pool: Pool, query: str) -> int:
+    return await _old(pool, _QUERIES[query], KEY_AGE)
 
 
 async def _states(pool: Pool) -> int:

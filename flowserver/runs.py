@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from msgspec.structs import asdict
+from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
@@ -26,7 +27,7 @@ from flowserver.journal import read, watch
 from flowserver.marks import marks_of
 from flowserver.questions import answer
 from flowserver.run_views import RunView, Status, view
-from flowserver.starts import Start, Started, insert, row_for
+from flowserver.starts import Start, Started, enlist, insert, row_for
 from graphs.options import Retention
 from graphs.picture import Mark
 
@@ -58,19 +59,12 @@ class Runs:
             KeyReused: The key was used for another request.
             ThreadBusy: The session has an open run that this one may not wait for.
         """
-        values = row_for(org, start) | {
-            "max_attempts": self._max_attempts,
-            "retention": Jsonb(asdict(start.compiled.plan.retention.over(self._retention))),
-            "claim": start.now and self._executor.has_room,
-            "lease": self._executor.lease,
-            "worker": self._executor.worker,
-        }
+        values = self._row(org, start)
         try:
             made, superseded = await insert(self._with.pool, org, start, values)
         except UniqueViolation:  # another run of the session began at this very moment: this one waits
             made, superseded = await insert(self._with.pool, org, start, values | {"claim": False})
-        for row in superseded:
-            await self._end_wished(row)
+        await self.make_way(superseded)
         if isinstance(made, UUID):
             return Started(made, is_replay=True)
         if made["status"] == "running":
@@ -79,6 +73,25 @@ class Runs:
             claim = msgspec.convert(made, Claim)
             self._executor.launch(claim, start.compiled, created, is_watched=start.is_watched)
         return Started(values["id"])
+
+    async def enlist(self, conn: AsyncConnection[DictRow], org: UUID, start: Start) -> UUID:
+        """Put a run into the queue, within the caller's transaction.
+
+        Raises:
+            BadRequest: The trigger or the input cannot be used.
+        """
+        values = self._row(org, start) | {"claim": False}
+        await enlist(conn, org, start, values)
+        return UUID(str(values["id"]))
+
+    def _row(self, org: UUID, start: Start) -> dict[str, Any]:
+        return row_for(org, start) | {
+            "max_attempts": self._max_attempts,
+            "retention": Jsonb(asdict(start.compiled.plan.retention.over(self._retention))),
+            "claim": start.now and self._executor.has_room,
+            "lease": self._executor.lease,
+            "worker": self._executor.worker,
+        }
 
     async def get(self, org: UUID, id: UUID) -> RunView:
         """Read a run.
@@ -150,7 +163,7 @@ class Runs:
             input=row["input"] if input is msgspec.UNSET else input,
             trigger=trigger["step"] if trigger["step"] in compiled.plan.triggers else None,
             kind=trigger["type"],
-            key=key,
+            once=key,
             seed=await seed_from(self._with.pool, compiled.plan, id, row["thread_id"], fork),
         )
         return await self.start(org, start)
@@ -225,6 +238,11 @@ class Runs:
         await self._end_wished({**row, "id": id})
         return await self.get(org, id)
 
+    async def make_way(self, superseded: Sequence[Mapping[str, Any]]) -> None:
+        """End the runs that a new one supersedes; their rows say so already."""
+        for row in superseded:
+            await self._end_wished(row)
+
     async def _end_wished(self, row: Mapping[str, Any]) -> None:
         """See to it that a run ends whose cancelling has been wished for."""
         if row["status"] != "running":
@@ -244,6 +262,6 @@ class Runs:
         """A page of a run's events after number `after`."""
         return await read(self._with.pool, id, after, limit)
 
-    def watch(self, id: UUID, after: int) -> AsyncIterator[list[Event]]:
+    def watch(self, id: UUID, after: int, *, is_told: bool = True) -> AsyncIterator[list[Event]]:
         """The events of a run after number `after`, as they come; see `flowserver.journal.watch`."""
-        return watch(self._with.pool, self._with.feeds, id, after)
+        return watch(self._with.pool, self._with.feeds, id, after, is_told=is_told)

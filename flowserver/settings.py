@@ -28,6 +28,7 @@ Days = Annotated[float, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 WebAddress = Annotated[str, Meta(pattern=r"^https?://[^/\s]+")]
 Host = Annotated[str, Meta(pattern=r"^(\[[\w:.]+\]|[^/?#@*\\\s:]+)(:\d{1,5})?$")]
+Network = Annotated[str, Meta(pattern=r"^[0-9a-fA-F:.]+(/\d{1,3})?$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -49,6 +50,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(min_length=16)] | None,
         about("An API key of the default organisation, instead of a made one.", secret=True),
     ] = None
+    encryption_keys: Annotated[
+        tuple[str, ...],
+        about(
+            "Keys that credentials are sealed with, as id:base64 or base64 with commas; the first one seals.",
+            secret=True,
+        ),
+    ] = ()
     openai_api_key: Annotated[
         str | None,
         about("For chat models whose drawing gives none.", secret=True, also="OPENAI_API_KEY"),
@@ -61,6 +69,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Host, ...],
         about("Hosts, as name[:port] with commas, that workflows may reach although they are private."),
     ] = ()
+    public_url: Annotated[
+        WebAddress | None,
+        about("How others reach this server, as in https://flows.example.com; shown addresses begin so."),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[Network, ...],
+        about("Addresses or networks of proxies in front of this server, whose X-Forwarded-For counts."),
+    ] = ()
+    deliveries_per_minute: Annotated[
+        Annotated[int, Meta(ge=0)],
+        about("How many webhook deliveries of one organisation are taken a minute; 0: no limit."),
+    ] = 6000
     max_runs: Annotated[
         Annotated[int, Meta(ge=1)], about("How many runs this process executes at the same time.")
     ] = 64
@@ -81,6 +101,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_events_days: Annotated[Days, about("The same for a run's events.")] = 90
     keep_checkpoints_days: Annotated[
         Days, about("The same for a run's checkpoints; the newest state of a session stays.")
+    ] = 30
+    keep_deliveries_days: Annotated[
+        Days, about("Days that webhook deliveries, callbacks and firings are kept; 0: for ever.")
     ] = 30
     log_level: Annotated[LogLevel, about(f"How much is logged: {', '.join(get_args(LogLevel))}.")] = "info"
     log_format: Annotated[LogFormat, about("How it is logged: text, or json with an object per line.")] = (
@@ -135,7 +158,8 @@ def listed(environment: Mapping[str, str] | None = None, env_file: Path = Path("
 def secrets(settings: Settings) -> list[str]:
     """The values that nobody may be shown."""
     hidden = [info.name for info in fields(Settings) if _meta(info.type)["secret"]]
-    return [value for name in hidden if (value := getattr(settings, name))]
+    values = [getattr(settings, name) for name in hidden]
+    return [each for value in values for each in ((value,) if isinstance(value, str) else value or ())]
 
 
 def variable(name: str) -> str:

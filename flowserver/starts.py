@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
+import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
@@ -16,7 +17,7 @@ from flowserver.checkpoints import Seed, keep_seed
 from flowserver.db import Pool, row_of
 from flowserver.errors import BadRequest, ThreadBusy
 from flowserver.events import encode
-from flowserver.idempotency import Key, done_before
+from flowserver.idempotency import Once
 from flowserver.ids import new_id
 from flowserver.workflows import json, keep_version
 from graphs.compile import Compiled
@@ -35,6 +36,14 @@ OnBusy: TypeAlias = Literal["enqueue", "reject", "interrupt", "rollback"]
 place, or takes its place and undoes what it has stored."""
 
 
+class Callback(msgspec.Struct, frozen=True):
+    """Who is told of a run's end."""
+
+    url: str
+    secret: str | None = None
+    """What the message is signed with, sealed; without one, with the organisation's own."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
     """What a new run starts with."""
@@ -48,7 +57,7 @@ class Start:
     trigger: str | None = None
     """The id of the trigger to start with; `None` is the StartNode, or the first trigger."""
     kind: str = "api"
-    """What starts it: `api`, `cli` …"""
+    """What starts it: `api`, `cli`, `webhook`, `schedule`, `error` …"""
     durability: Literal["sync", "exit"] | None = None
     limits: Limits | None = None
     on_busy: OnBusy = "enqueue"
@@ -56,8 +65,12 @@ class Start:
     """Execute it here and now, if there is room, as somebody waits for it."""
     is_watched: bool = True
     """Whether the client, or anybody later, may want partial output; else only the end of it."""
-    key: Key | None = None
-    """What the client calls this request, which it may send again."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What else its `trigger` knows."""
+    callback: Callback | None = None
+    """Who is told of its end."""
+    once: Once | None = None
+    """What the request is known by, as it may come again."""
     seed: Seed | None = None
     """What it takes over from an earlier run."""
 
@@ -83,21 +96,29 @@ async def insert(
     """
     superseded: list[DictRow] = []
     async with pool.connection() as conn:
-        if not any((start.key, start.session_id, start.flow_data, start.seed)):
+        if not any((start.once, start.session_id, start.flow_data, start.seed)):
             return row_of(await (await conn.execute(_INSERT, values)).fetchone()), []
         async with conn.transaction():
-            if start.key is not None:
-                before = await done_before(conn, org, start.key, values["id"])
+            if start.once is not None:
+                before = await start.once.done_before(conn, org, values["id"])
                 if before is not None:
                     return before, []
             if start.session_id is not None:
                 superseded = await _make_room(conn, start, values)
-            if start.flow_data is not None:
-                await keep_version(conn, org, start.compiled.version, start.flow_data)
-            made = row_of(await (await conn.execute(_INSERT, values)).fetchone())
-            if start.seed is not None:
-                await keep_seed(conn, org, values["id"], start.seed)
+            made = await enlist(conn, org, start, values)
     return made, superseded
+
+
+async def enlist(
+    conn: AsyncConnection[DictRow], org: UUID, start: Start, values: Mapping[str, Any]
+) -> DictRow:
+    """Make the row of a new run, and what it keeps; within a transaction."""
+    if start.flow_data is not None:
+        await keep_version(conn, org, start.compiled.version, start.flow_data)
+    made = row_of(await (await conn.execute(_INSERT, values)).fetchone())
+    if start.seed is not None:
+        await keep_seed(conn, org, values["id"], start.seed)
+    return made
 
 
 async def _make_room(
@@ -145,7 +166,7 @@ def row_for(org: UUID, start: Start) -> dict[str, Any]:
     except UnsafeValue as exc:
         raise BadRequest(f"the input cannot be used: {exc}") from None
     id = new_id()
-    trigger = {"type": start.kind, "step": plan.starts(start.trigger)}
+    trigger = {"type": start.kind, "step": plan.starts(start.trigger), **start.about}
     created: dict[str, Any] = {
         "workflow_id": start.workflow_id,
         "version": version,
@@ -166,5 +187,6 @@ def row_for(org: UUID, start: Start) -> dict[str, Any]:
         "durability": start.durability,
         "limits": json(start.limits) if start.limits else None,
         "forked_from": json(start.seed.forked_from) if start.seed else None,
+        "callback": json(start.callback) if start.callback else None,
         "created": encode(created).decode(),
     }

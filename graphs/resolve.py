@@ -96,7 +96,7 @@ def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
         node_type = registry.find(node.type)
         if node_type is None:
             names = [*registry.types, *registry.aliases]
-            message = f"no node type {node.type!r}; known types: {listed(sorted(registry.types))}"
+            message = f"no node type {node.type!r}; GET /nodes and 'flowserver nodes' list all there are"
             hint = INSTEAD.get(node.type) or problems.did_you_mean(node.type, names)
             problems.error("unknown_type", node.id, node.at("type"), message, hint)
             continue

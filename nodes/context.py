@@ -73,6 +73,8 @@ class RunContext:
     run_id: str
     input: Any
     """What the run was started with."""
+    trigger: Mapping[str, Any]
+    """What started the run: `type`, the trigger's step, and what that kind of trigger knows."""
     round: int
     """Which round of the innermost loop around this step it is, from 1; 0 outside loops."""
     idempotency_key: str

@@ -10,7 +10,9 @@ from typing import Any, Literal, Self, TypeAlias, get_type_hints
 import msgspec
 
 from nodes.context import ChatModel, Memory, ModelDefaults, NodeError, RunContext, Tool
+from nodes.hooks import Hook
 from nodes.mistakes import Keys
+from nodes.timing import Timing
 
 __all__ = [
     "Body",
@@ -94,7 +96,7 @@ class WorkflowRef(msgspec.Struct, frozen=True):
 Run: TypeAlias = Callable[..., Awaitable[Any]]
 """`async def run(config, inputs, bindings, ctx)`; leave out `bindings` where the type has none."""
 Make: TypeAlias = Callable[..., Any]
-"""`def make(config, bindings, ctx)`: the object that other nodes use."""
+"""`def make(config, bindings, ctx)`, or `async def`: the object that other nodes use."""
 Routes: TypeAlias = Callable[[Any], Sequence[str]]
 
 
@@ -104,14 +106,22 @@ def setting(
     template: bool = True,
     description: str | None = None,
     when: Mapping[str, Sequence[Any]] | None = None,
+    credential: bool = False,
 ) -> msgspec.Meta:
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
     `also` lists other spellings found in saved drawings, `secret` keeps the value out of everything
     that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run.
     `when` says for which values of other fields it means anything: forms show it only then.
+    `credential` says that it holds the id of one: see `nodes.credentials`.
     """
-    extra = {"also": also, "secret": secret, "template": template, "when": dict(when or {})}
+    extra = {
+        "also": also,
+        "secret": secret,
+        "template": template,
+        "when": dict(when or {}),
+        "credential": credential,
+    }
     return msgspec.Meta(description=description, extra=extra)
 
 
@@ -150,7 +160,7 @@ class NodeType:
     ignores: tuple[str, ...] = ()
     """Config keys that editors save and that mean nothing here; they cause no warning."""
     tool: Make | None = None
-    """`def tool(config, ctx)`: this step as an agent's tool, if it can be one."""
+    """`def tool(config, ctx)`, or `async def`: this step as an agent's tool, if it can be one."""
     effect: bool = False
     """Running it does something outside, costs money or may wait: it is not repeated lightly."""
     gives: type | None = None
@@ -176,6 +186,16 @@ class NodeType:
     """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
+    hook: Callable[[Any], Hook] | None = None
+    """For a trigger that others call: config -> how."""
+    hook_secret: Callable[[Any], str | None] | None = None
+    """config -> the secret of its callers that stands in the drawing, if one does."""
+    timing: Callable[[Any], Timing | None] | None = None
+    """For a trigger that fires by the clock: config -> when; `None` where it does not."""
+    timing_input: Callable[[Any], Any] | None = None
+    """config -> what its runs start with."""
+    answers: bool = False
+    """It answers whoever waits for the run outside."""
     icon: str = ""
     """The name of a Lucide icon, as palettes of editors show it."""
     version: int = 1
@@ -219,6 +239,11 @@ class NodeType:
         mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
         needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        hook: Callable[[Any], Hook] | None = None,
+        hook_secret: Callable[[Any], str | None] | None = None,
+        timing: Callable[[Any], Timing | None] | None = None,
+        timing_input: Callable[[Any], Any] | None = None,
+        answers: bool = False,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -264,6 +289,11 @@ class NodeType:
             mistakes=mistakes,
             needs=tuple(needs),
             hosts=hosts,
+            hook=hook,
+            hook_secret=hook_secret,
+            timing=timing,
+            timing_input=timing_input,
+            answers=answers,
             icon=icon,
             version=version,
             examples=tuple(examples),
@@ -283,12 +313,17 @@ class NodeType:
         ignores: Sequence[str] = (),
         imports: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        hook: Callable[[Any], Hook] | None = None,
+        hook_secret: Callable[[Any], str | None] | None = None,
+        timing: Callable[[Any], Timing | None] | None = None,
+        timing_input: Callable[[Any], Any] | None = None,
+        answers: bool = False,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
         upgrade: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None,
     ) -> Self:
-        """Declare `def make(config, bindings, ctx)`: an object for others, built once per run."""
+        """Declare `def make(config, bindings, ctx)`, or `async def`: an object for others, once per run."""
         hints = _signature(make, name, [["config", "bindings", "ctx"]])
         return cls(
             name=name,
@@ -304,6 +339,11 @@ class NodeType:
             imports=tuple(imports),
             gives=gives,
             hosts=hosts,
+            hook=hook,
+            hook_secret=hook_secret,
+            timing=timing,
+            timing_input=timing_input,
+            answers=answers,
             icon=icon,
             version=version,
             examples=tuple(examples),

@@ -6,9 +6,9 @@ WITH thread AS (
     ) AS busy
 ), made AS (
     INSERT INTO run (id, org_id, workflow_id, version, thread_id, session_id, trigger, input, durability, limits,
-                     forked_from, retention, max_attempts, status, active, attempt, epoch, lease_until, worker, started_at, next_seq)
+                     forked_from, retention, callback, max_attempts, status, active, attempt, epoch, lease_until, worker, started_at, next_seq)
     SELECT %(id)s, %(org)s, %(workflow_id)s, %(version)s, %(thread_id)s, %(session_id)s, %(trigger)s, %(input)s,
-           %(durability)s, %(limits)s, %(forked_from)s, %(retention)s, %(max_attempts)s,
+           %(durability)s, %(limits)s, %(forked_from)s, %(retention)s, %(callback)s, %(max_attempts)s,
            CASE WHEN claim THEN 'running' ELSE 'queued' END, claim, claim::integer, claim::integer,
            CASE WHEN claim THEN now() + %(lease)s::interval END, CASE WHEN claim THEN %(worker)s END,
            CASE WHEN claim THEN now() END, 2

@@ -12,7 +12,14 @@ from litestar.middleware import AbstractAuthenticationMiddleware, Authentication
 
 from flowserver.assembly import Flowserver
 
-PUBLIC = ("^/health/", "^/metrics$", "^/schema")
+PUBLIC = (
+    "^/health/",
+    "^/metrics$",
+    "^/schema",
+    "^/hooks(-test)?/",
+    "^/webhook(-test)?/",
+    "^/api/v1/webhook(-test)?/",
+)
 """Paths that need no key."""
 
 Authenticated = Request[UUID, None, Any]

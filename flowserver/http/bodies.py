@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -47,6 +48,21 @@ class ChangeWorkflow(Body, frozen=True, kw_only=True):
     flow_data: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
+class NewCallback(Body, frozen=True, kw_only=True):
+    """Who is told of a run's end, by a signed message as Standard Webhooks has it."""
+
+    url: str
+    secret: str | None = None
+    """`whsec_…`, what the message is signed with; left out, it is the one of `/callbacks/secret`."""
+
+
+class PublishWorkflow(Body, frozen=True, kw_only=True):
+    """Which version; everything may be left out."""
+
+    version: str | None = None
+    """One of the workflow's versions instead of its newest."""
+
+
 class RunWorkflow(Body, frozen=True, kw_only=True):
     """How to run a workflow; everything may be left out."""
 
@@ -59,13 +75,15 @@ class RunWorkflow(Body, frozen=True, kw_only=True):
     on_disconnect: Literal["continue", "cancel"] = "continue"
     """What becomes of the run when the client of its stream leaves."""
     durability: Durability | None = None
+    callback: NewCallback | None = None
+    """Who is told of the run's end."""
     limits: Limits | None = None
     """What this run may use up, besides the limits of the workflow itself."""
 
 
 class RunSaved(RunWorkflow, frozen=True, kw_only=True):
     version: str | None = None
-    """One of the workflow's versions instead of its newest."""
+    """One of the workflow's versions, or `published`, instead of its newest."""
 
 
 class RunDrawing(RunWorkflow, frozen=True, kw_only=True):
@@ -124,6 +142,21 @@ class Page(msgspec.Struct, Generic[Item], frozen=True):
 
     items: list[Item]
     next: str | None
+
+
+def moment(text: str | None) -> datetime | None:
+    """The instant that a list goes on before.
+
+    Raises:
+        BadRequest: It is not a cursor of ours.
+    """
+    try:
+        found = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        found = None
+    if text and (found is None or found.tzinfo is None):
+        raise BadRequest("'cursor' is not one that this list gave")
+    return found
 
 
 def cursor(text: str | None) -> UUID | None:

@@ -9,9 +9,10 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
+from flowserver.callbacks import Callbacks
 from flowserver.errors import BadRequest, NotFound
 from flowserver.http.bodies import CheckedNode, CheckNode, Page, TryNode
-from flowserver.http.runs import IdempotencyKey, Timeout, key_of, start_of, started
+from flowserver.http.runs import IdempotencyKey, Timeout, callback_of, key_of, start_of, started
 from flowserver.runs import Runs
 from flowserver.workflows import Workflows
 from graphs.alone import CannotRunAlone, Trial, alone, check_alone, told
@@ -81,6 +82,7 @@ class NodeController(Controller):
         catalogue: NamedDependency[Catalogue],
         workflows: NamedDependency[Workflows],
         runs: NamedDependency[Runs],
+        callbacks: NamedDependency[Callbacks],
         timeout: Timeout = 60,  # noqa: ASYNC109  the name that callers write
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Any]:
@@ -94,7 +96,15 @@ class NodeController(Controller):
         except InvalidWorkflow as exc:
             raise InvalidWorkflow(told(exc.problems)) from None
         key = await key_of(request, idempotency_key)
-        start = start_of(request, data, compiled, flow_data=whole, key=key, kind="try")
+        start = start_of(
+            request,
+            data,
+            compiled,
+            flow_data=whole,
+            once=key,
+            callback=await callback_of(callbacks, org, data),
+            kind="try",
+        )
         return await started(request, runs, org, start, data, timeout)
 
 

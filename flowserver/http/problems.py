@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,9 +19,14 @@ from flowserver.errors import (
     Conflict,
     FlowserverError,
     Forgotten,
+    NoEncryptionKey,
     NotAuthenticated,
     NotFound,
+    NotGenuine,
     RevisionConflict,
+    SecretUnreadable,
+    TooLarge,
+    TooMany,
 )
 from graphs.problems import InvalidWorkflow
 
@@ -30,9 +36,14 @@ _STATUS: Mapping[type[FlowserverError], int] = {
     NotFound: 404,
     NotAuthenticated: 401,
     BadRequest: 422,
+    NotGenuine: 401,
+    TooLarge: 413,
+    TooMany: 429,
     RevisionConflict: 412,
     Conflict: 409,
     Forgotten: 410,
+    NoEncryptionKey: 503,
+    SecretUnreadable: 409,
 }
 
 logger = logging.getLogger(__name__)
@@ -50,7 +61,9 @@ def problem(
 
 def _refused(request: Request[Any, Any, Any], exc: FlowserverError) -> Response[Any]:
     status = next(_STATUS[kind] for kind in type(exc).__mro__ if kind in _STATUS)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(exc, NotAuthenticated) else None
+    if isinstance(exc, TooMany):
+        headers = {"Retry-After": str(math.ceil(exc.seconds))}
     return problem(status, exc.code, str(exc), headers)
 
 

@@ -9,6 +9,7 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
+from flowserver.callbacks import Callbacks
 from flowserver.checkpoints import CheckpointView
 from flowserver.errors import Forgotten
 from flowserver.forks import Fork
@@ -17,7 +18,7 @@ from flowserver.http.streams import event_stream, position
 from flowserver.idempotency import Key
 from flowserver.run_views import RunView, Status
 from flowserver.runs import Runs
-from flowserver.starts import Start
+from flowserver.starts import Callback, Start
 from flowserver.workflows import Workflows
 from graphs.compile import Compiled
 
@@ -45,13 +46,22 @@ class StartController(Controller):
         org: NamedDependency[UUID],
         workflows: NamedDependency[Workflows],
         runs: NamedDependency[Runs],
+        callbacks: NamedDependency[Callbacks],
         timeout: Timeout = 60,  # noqa: ASYNC109  the name that callers write
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Any]:
         """Run a saved workflow: wait for the result, stream the events, or just start it."""
         compiled, keeps = await workflows.runnable(org, id, data.version)
         key = await key_of(request, idempotency_key)
-        start = start_of(request, data, compiled, workflow_id=id, flow_data=keeps, key=key)
+        start = start_of(
+            request,
+            data,
+            compiled,
+            workflow_id=id,
+            flow_data=keeps,
+            once=key,
+            callback=await callback_of(callbacks, org, data),
+        )
         return await started(request, runs, org, start, data, timeout)
 
     @post("/runs", status_code=200)
@@ -62,13 +72,21 @@ class StartController(Controller):
         org: NamedDependency[UUID],
         workflows: NamedDependency[Workflows],
         runs: NamedDependency[Runs],
+        callbacks: NamedDependency[Callbacks],
         timeout: Timeout = 60,  # noqa: ASYNC109
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Any]:
         """Run a drawing that is not saved."""
         compiled, whole = await workflows.drawn(org, data.flow_data)
         key = await key_of(request, idempotency_key)
-        start = start_of(request, data, compiled, flow_data=whole, key=key)
+        start = start_of(
+            request,
+            data,
+            compiled,
+            flow_data=whole,
+            once=key,
+            callback=await callback_of(callbacks, org, data),
+        )
         return await started(request, runs, org, start, data, timeout)
 
 
@@ -196,6 +214,11 @@ def start_of(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compi
         is_watched=data.mode != "wait" or _wants(request, "text/event-stream"),
         **more,
     )
+
+
+async def callback_of(callbacks: Callbacks, org: UUID, data: RunWorkflow) -> Callback | None:
+    """Where the end of a run is told, as a request says it."""
+    return await callbacks.callback(org, data.callback.url, data.callback.secret) if data.callback else None
 
 
 async def started(

@@ -20,11 +20,13 @@ from flowserver.http.bodies import (
     Checked,
     CheckWorkflow,
     Page,
+    PublishWorkflow,
     SaveWorkflow,
     cursor,
+    moment,
 )
 from flowserver.runs import Runs
-from flowserver.workflows import Workflow, WorkflowEntry, Workflows
+from flowserver.workflows import Version, Workflow, WorkflowEntry, Workflows
 from graphs import compile
 from graphs.mermaid import mermaid
 from graphs.picture import Mark
@@ -109,6 +111,37 @@ class WorkflowController(Controller):
         draw, kind = (svg, "image/svg+xml") if format == "svg" else (mermaid, "text/vnd.mermaid")
         text = await asyncio.to_thread(draw, compiled.plan, marks)
         return Response(text, media_type=f"{kind}; charset=utf-8", headers=_AS_PICTURE)
+
+    @post("/{id:uuid}/publish", status_code=200)
+    async def publish(
+        self,
+        id: FromPath[UUID],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+        data: JSONBody[PublishWorkflow | None] = None,
+    ) -> Response[Workflow]:
+        """Let the workflow's triggers start it as it stands, or one of its versions."""
+        return _tagged(await workflows.publish(org, id, data.version if data else None))
+
+    @post("/{id:uuid}/unpublish", status_code=200)
+    async def unpublish(
+        self, id: FromPath[UUID], org: NamedDependency[UUID], workflows: NamedDependency[Workflows]
+    ) -> Response[Workflow]:
+        """Let no webhook or schedule start it any more; its runs go on."""
+        return _tagged(await workflows.unpublish(org, id))
+
+    @get("/{id:uuid}/versions")
+    async def versions(
+        self,
+        id: FromPath[UUID],
+        org: NamedDependency[UUID],
+        workflows: NamedDependency[Workflows],
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+        after: Annotated[str | None, QueryParameter(name="cursor")] = None,
+    ) -> Page[Version]:
+        """The versions that a workflow has had, newest first."""
+        items = await workflows.versions(org, id, moment(after), limit + 1)
+        return Page(items[:limit], items[limit - 1].saved_at.isoformat() if len(items) > limit else None)
 
     @put("/{id:uuid}")
     async def change(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -326,6 +327,18 @@ async def test_dead_branches_are_skipped_with_the_reason_and_joins_run_once(clie
 async def test_everything_of_another_organisation_is_not_there(client: Client, dsn: str) -> None:
     saved = (await client.post("/workflows", json={"name": "w", "flow_data": ASK})).json()
     run_ = (await client.post(f"/workflows/{saved['id']}/runs", json={})).json()
+    secret = {"name": "c", "data": {"api_key": "sk-ours"}}
+    kept = (await client.post("/credentials", json=secret)).json()
+    saved = (await client.post(f"/workflows/{saved['id']}/publish")).json()
+    hook = (await client.post("/webhooks", json={"workflow_id": saved["id"]})).json()
+    await client.post(str(client.base_url.copy_with(path=hook["url"])))
+    delivery = (await client.get(f"/webhooks/{hook['id']}/deliveries")).json()["items"][0]["id"]
+    timing = {"workflow_id": saved["id"], "timing": {"every": 86_400}}
+    schedule = (await client.post("/schedules", json=timing)).json()
+    callback = {"callback": {"url": "https://example.com/"}}
+    called_back = (await client.post(f"/workflows/{saved['id']}/runs", json=callback)).json()
+    await client.post(f"/runs/{called_back['id']}/cancel")
+    message = (await client.get(f"/callbacks?run_id={called_back['id']}")).json()["items"][0]
     stranger = {"Authorization": "Bearer key-of-a-stranger"}
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
         await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
@@ -348,25 +361,46 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("GET", f"/runs/{run_['id']}/events", None),
         ("POST", f"/runs/{run_['id']}/cancel", None),
         ("POST", f"/runs/{run_['id']}/resume", {"question_id": run_["questions"][0]["id"], "answer": "yes"}),
+        ("GET", f"/credentials/{kept['id']}", None),
+        ("PATCH", f"/credentials/{kept['id']}", {"data": {"api_key": "sk-theirs"}}),
+        ("DELETE", f"/credentials/{kept['id']}", None),
     ]
+    of_ours = [
+        ("POST", f"/workflows/{saved['id']}/publish"),
+        ("POST", f"/workflows/{saved['id']}/unpublish"),
+        ("GET", f"/workflows/{saved['id']}/versions"),
+        *((method, f"/webhooks/{hook['id']}") for method in ("GET", "PATCH", "DELETE")),
+        *((method, f"/schedules/{schedule['id']}") for method in ("GET", "PATCH", "DELETE")),
+        *(("GET", f"/webhooks/{hook['id']}/{each}") for each in ("statistics", "deliveries", "listen")),
+        ("GET", f"/webhooks/{hook['id']}/deliveries/{delivery}"),
+        ("POST", f"/webhooks/{hook['id']}/deliveries/{delivery}/redeliver"),
+        ("POST", f"/webhooks/{hook['id']}/secrets/rotate"),
+        ("POST", f"/schedules/{schedule['id']}/trigger"),
+        ("GET", f"/schedules/{schedule['id']}/firings"),
+        ("GET", f"/callbacks/{message['id']}"),
+        ("POST", f"/callbacks/{message['id']}/redeliver"),
+    ]
+    calls += [(method, path, {} if method in ("PATCH", "POST") else None) for method, path in of_ours]
+    ids = (saved["id"], run_["id"], kept["id"], hook["id"], schedule["id"], message["id"])
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
-    tried = {
-        (method, "/api/v1" + path.replace(saved["id"], "{id}").replace(run_["id"], "{id}"))
-        for method, path, _ in calls
-    }
+    templates = [re.sub("|".join(ids), "{id}", path).replace(delivery, "{delivery}") for _, path, _ in calls]
+    tried = {(call[0], "/api/v1" + path) for call, path in zip(calls, templates, strict=True)}
     assert tried == with_ids  # a new route needs a row here
     calls += [
         ("POST", "/workflows/execute", {"workflow_id": saved["id"]}),
         ("POST", "/workflows/execute", {"workflow_id": saved["id"], "flow_data": ASK}),
+        ("POST", "/webhooks", {"workflow_id": saved["id"]}),
+        ("POST", "/schedules", timing),
+        ("PATCH", "/organisation", {"error_workflow": saved["id"]}),
     ]
     for method, path, body in calls:
         response = await client.request(method, path, json=body, headers=stranger)
         assert response.status_code == 404, (method, path)
         assert response.json()["type"] == "urn:flowserver:problem:not_found"
-    for path in ("/workflows", "/runs", f"/runs?workflow_id={saved['id']}"):
+    for path in ("/workflows", "/runs", "/credentials", f"/runs?workflow_id={saved['id']}"):
         assert (await client.get(path, headers=stranger)).json()["items"] == []
     assert (await client.get(f"/workflows/{saved['id']}")).json() == saved
     assert (await client.get(f"/runs/{run_['id']}")).json() == run_

@@ -21,6 +21,7 @@ def context(**changes: Any) -> RunContext:
         name="A step",
         run_id="run",
         input=None,
+        trigger={},
         round=0,
         idempotency_key="key",
         http=httpx.AsyncClient(transport=httpx.MockTransport(refuse)),

@@ -82,6 +82,7 @@ async def node(web: WebServer) -> AsyncIterator[Node]:
                 name="Get the weather!",
                 run_id="run",
                 input="",
+                trigger={},
                 round=0,
                 idempotency_key="key-of-the-step",
                 http=client,

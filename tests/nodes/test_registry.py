@@ -52,6 +52,7 @@ def test_the_types_that_come_along() -> None:
         "BufferMemory",
         "ConditionNode",
         "EndNode",
+        "ErrorTrigger",
         "Evaluate",
         "Filter",
         "HttpRequest",
@@ -61,14 +62,17 @@ def test_the_types_that_come_along() -> None:
         "Map",
         "Merge",
         "OpenAIChat",
+        "RespondToWebhook",
         "SetVariable",
         "Sort",
         "StartNode",
         "Subflow",
         "Switch",
         "Template",
+        "TimerStart",
         "Value",
         "Wait",
+        "WebhookTrigger",
     ]
 
 
