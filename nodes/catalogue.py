@@ -285,8 +285,12 @@ def _score(each: Entry, text: str, words: Sequence[str]) -> float:
         (0.6, _words(each.category)),
         (0.5, _words(each.description)),
     ]
-    scores = [max(weight * _like(word, texts) for weight, texts in known) for word in words]
-    return sum(scores) / len(scores) if all(scores) else 0.0
+    scores: list[float] = []
+    for word in words:
+        scores.append(max(weight * _like(word, texts) for weight, texts in known))
+        if not scores[-1]:
+            return 0.0
+    return sum(scores) / len(scores)
 
 
 def _like(word: str, texts: Sequence[str]) -> float:

@@ -27,8 +27,9 @@ _SHORT = {
 def form_schema(config: type[msgspec.Struct], title: str, description: str) -> dict[str, Any]:
     """The JSON Schema of `config`, with what a form needs beyond that.
 
-    `writeOnly` marks secrets, `x-also` lists other spellings of a key, `x-when` for which values of other
-    settings one means anything, `x-template` whether it may hold `{{ paths }}`.
+    `writeOnly` marks secrets, `x-credential` what takes the id of a credential, `x-also` lists other
+    spellings of a key, `x-when` for which values of other settings one means anything, `x-template` whether
+    it may hold `{{ paths }}`.
     """
     (whole,), components = msgspec.json.schema_components((config,), ref_template="#/$defs/{name}")
     name = whole["$ref"].rpartition("/")[2]
@@ -73,6 +74,8 @@ def _beyond_schema(info: FieldInfo) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if note(info.type, "secret", False):
         said |= {"writeOnly": True, "format": "password"}
+    if note(info.type, "credential", False):
+        said["x-credential"] = True
     if also := note(info.type, "also", ()):
         said["x-also"] = list(also)
     if when := note(info.type, "when", {}):

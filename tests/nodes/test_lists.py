@@ -13,13 +13,17 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from graphs.alone import check_alone
+from graphs.compile import Compiler
 from graphs.kinds import convert
+from nodes import registry
 from nodes.contract import NodeError, NodeType
 from nodes.data import aggregate, filter, limit, sort, value
 from nodes.data.aggregate import Figure
 from nodes.data.sort import Key
 from nodes.lists import LONG, canonical, identity, order_of
+from tests.graphs import runs
 from tests.nodes.contexts import context
+from tests.server import drawing, edge, node
 
 TYPES: tuple[NodeType, ...] = (filter.NODE, sort.NODE, limit.NODE, aggregate.NODE)
 FIELDS = {"filter": {"condition": {"operation": "exists"}}}
@@ -409,3 +413,30 @@ async def test_a_value_is_what_is_set_or_what_arrives(given_: Any, arrives: Any)
     passed_on = await value.run(value.Config(), value.Inputs(arrives), context())
 
     assert (made.output, passed_on.output) == (given_, arrives)
+
+
+async def test_lists_in_a_drawing_with_settings_that_are_known_only_in_the_run() -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        node("old", "Filter", items="{{ input.people }}", condition=OLD_ENOUGH),
+        node("sort", "Sort", by=["{{ input.key }}", {"path": "{{ input.key }}"}]),
+        node("few", "Limit", count="{{ input.most }}"),
+        node("sum", "Aggregate", by="{{ input.by }}", figures=[{"function": "collect", "path": "name"}]),
+        node("say", "Template", template="{{ old.count }} {{ few.rest | length }} {{ sum | json }}"),
+        *(edge(*pair) for pair in [("start", "old"), ("old", "sort"), ("sort", "few"), ("few", "sum")]),
+        edge("sum", "say"),
+    )
+    people = [
+        {"name": "Eve", "age": 30},
+        {"name": "Bob", "age": 7},
+        {"name": "Ada", "age": 30},
+        {"name": "X"},
+    ]
+    given = {"people": people, "least": 18, "key": "name", "most": 1, "by": "age"}
+
+    made = await runs.run(Compiler(registry.discover()).compile(flow), given)
+
+    assert made.outputs["say"]["text"] == '2 1 [{"age":30,"collect_name":["Ada"]}]'
+
+
+OLD_ENOUGH = {"path": "age", "operation": "greater_or_equal", "right": "{{ input.least }}"}
