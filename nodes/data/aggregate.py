@@ -104,7 +104,7 @@ def groups_by(config: Config) -> tuple[str, ...]:
 def _wrong_paths(config: Config) -> Iterator[tuple[str, Keys]]:
     for at, path in enumerate(groups_by(config)):
         if wrong := wrong_path(path):
-            yield f"{path!r} {wrong}", ("by",) if isinstance(config.by, str) else ("by", at)
+            yield f"{shown(path)} {wrong}", ("by",) if isinstance(config.by, str) else ("by", at)
     for at, figure in enumerate(figures(config)):
         if wrong := wrong_path(figure.path):
             yield f"'path' {wrong}", ("figures", at, "path")
@@ -114,11 +114,11 @@ def _same_names(config: Config) -> Iterator[tuple[str, Keys]]:
     paths = groups_by(config)
     for at in twice([*paths, *(each.called for each in figures(config))]):
         if at < len(paths):
-            yield f"the items are grouped by {paths[at]!r} twice", ("by", at)
+            yield f"the items are grouped by {shown(paths[at])} twice", ("by", at)
         else:
             place = at - len(paths)
             name = figures(config)[place].called
-            message = f"two values of a group are called {name!r}; give one of them another 'name'"
+            message = f"two values of a group are called {shown(name)}; give one of them another 'name'"
             yield message, ("figures", place)
 
 
@@ -183,7 +183,7 @@ def _numbers(figure: Figure, values: Values) -> list[int | float]:
     for at, value in _there(values):
         number = as_number(value)
         if number is None:
-            where = f"{figure.path!r} of item {at}" if figure.path else f"item {at}"
+            where = f"{shown(figure.path)} of item {at}" if figure.path else f"item {at}"
             message = (
                 f"{where} is {shown(value)}; allowed in {figure.function!r} is a number or a text of one"
             )
@@ -203,7 +203,9 @@ def _total(figure: Figure, numbers: Sequence[int | float]) -> int | float:
 
 
 def _too_large(figure: Figure) -> NodeError:
-    return NodeError(f"{figure.called!r} is too large for a number", code="limit_exceeded", is_final=True)
+    return NodeError(
+        f"{shown(figure.called)} is too large for a number", code="limit_exceeded", is_final=True
+    )
 
 
 def _least(figure: Figure, values: Values) -> Any:

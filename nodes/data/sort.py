@@ -10,7 +10,7 @@ import msgspec
 from nodes.contract import NodeType, RunContext, port, setting
 from nodes.lists import Order, is_nothing, items_of, order_of, path_of, worked_on
 from nodes.mistakes import Keys, Mistakes
-from nodes.operands import as_date, as_number, as_text
+from nodes.operands import as_date, as_number, as_text, shown
 from nodes.paths import follow, wrong_path
 
 As: TypeAlias = Literal["any", "text", "number", "date"]
@@ -90,7 +90,7 @@ def _wrong_paths(config: Config) -> Iterator[tuple[str, Keys]]:
             if isinstance(named, Key):
                 yield f"'path' {wrong}", ("by", at, "path")
             else:
-                yield f"{named!r} {wrong}", ("by",) if isinstance(config.by, str) else ("by", at)
+                yield f"{shown(named)} {wrong}", ("by",) if isinstance(config.by, str) else ("by", at)
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
