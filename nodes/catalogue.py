@@ -205,11 +205,18 @@ def _port(info: FieldInfo, gives: str | None) -> PortEntry:
         title=titled(info.name),
         description=described(info.type),
         type=gives or _sort(kind),
-        schema={} if gives else msgspec.json.schema(kind),
+        schema={} if gives else _schema(kind),
         required=info.required,
         many=many,
         aliases=tuple(note(info.type, "also", ())),
     )
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    try:
+        return msgspec.json.schema(kind)
+    except TypeError:  # a class of its own, which has no form in JSON
+        return {}
 
 
 def _bindings(struct: type[msgspec.Struct]) -> tuple[PortEntry, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import NodeError
 from nodes.operands import as_list, shown
@@ -22,12 +23,12 @@ Order: TypeAlias = tuple[Any, ...]
 
 
 def items_of(given: Any, arrived: Any) -> list[Any]:
-    """The list that a setting gives, or else what arrived; a JSON text of a list is one, too.
+    """The list that a setting gives, or what arrived if it is unset; a JSON text of a list is one, too.
 
     Raises:
         NodeError: `bad_input`, there is no list; `limit_exceeded`, it is too long.
     """
-    value = arrived if given is None else given
+    value = arrived if given is UNSET else given
     found = as_list(value)
     if found is None:
         raise NodeError(f"the items are a list, not {shown(value)}", code="bad_input")

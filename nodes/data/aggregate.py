@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.lists import identity, is_nothing, items_of, order_of, path_of, worked_on
@@ -65,7 +66,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = ()
     items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        None
+        UNSET
     )
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.conditions import Condition, holds
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
@@ -31,7 +32,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = "drop"
     items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        None
+        UNSET
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import NodeType, RunContext, port, setting
 from nodes.lists import MAX_ITEMS, items_of
@@ -24,7 +25,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         setting(description="From which end it counts; the order of the list stays."),
     ] = "first"
     items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        None
+        UNSET
     )
 
 

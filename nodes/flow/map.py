@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import Body, Items, NodeError, NodeType, RunContext, port, setting
 from nodes.texts import to_text
@@ -12,7 +13,7 @@ from nodes.texts import to_text
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        None
+        UNSET
     )
     max_concurrency: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=1000)],
@@ -49,7 +50,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Items:
-    values = config.items if config.items is not None else inputs.items
+    values = inputs.items if config.items is UNSET else config.items
     if isinstance(values, str) and values.lstrip()[:1] == "[":
         try:
             values = msgspec.json.decode(values)

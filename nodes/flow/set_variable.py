@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import NodeType, RunContext, port, setting
 
@@ -14,7 +15,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, msgspec.Meta(min_length=1)],
         setting("variable_name", "key", template=False, description="The variable's name."),
     ]
-    value: Annotated[Any, setting(description="The value; left empty, what arrives at the input.")] = None
+    value: Annotated[Any, setting(description="The value; left empty, what arrives at the input.")] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
-    value = inputs.input if config.value is None else config.value
+    value = inputs.input if config.value is UNSET else config.value
     ctx.set_variable(config.variable, value)
     return Outputs(value)
 
@@ -38,5 +39,5 @@ NODE = NodeType.step(
     icon="variable",
     examples=({"variable": "total", "value": "{{ input.total }}"},),
     aliases=("SetVariableNode",),
-    sets=lambda config: {config.variable: config.value},
+    sets=lambda config: {config.variable: None if config.value is UNSET else config.value},
 )

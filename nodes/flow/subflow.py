@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import Call, NodeType, RunContext, WorkflowRef, port, setting
 
@@ -22,7 +23,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="The version to stay with; left empty, the one that is current.",
         ),
     ] = None
-    input: Annotated[Any, setting(description="The input of its run; left empty, what arrives here.")] = None
+    input: Annotated[Any, setting(description="The input of its run; left empty, what arrives here.")] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Call:
-    return Call(inputs.input if config.input is None else config.input)
+    return Call(inputs.input if config.input is UNSET else config.input)
 
 
 NODE = NodeType.step(

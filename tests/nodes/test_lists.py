@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from graphs.alone import check_alone
 from graphs.compile import Compiler
 from graphs.kinds import convert
+from graphs.runtime import StepFailed
 from nodes import registry
 from nodes.contract import NodeError, NodeType
 from nodes.data import aggregate, filter, limit, sort, value
@@ -440,3 +441,34 @@ async def test_lists_in_a_drawing_with_settings_that_are_known_only_in_the_run()
 
 
 OLD_ENOUGH = {"path": "age", "operation": "greater_or_equal", "right": "{{ input.least }}"}
+
+
+@pytest.mark.parametrize(
+    ("type", "data"),
+    [
+        ("Filter", {"items": "{{ input.none }}", "condition": {"operation": "exists"}}),
+        ("Map", {"items": "{{ input.none }}"}),
+    ],
+)
+async def test_a_list_that_is_not_there_is_not_what_arrives_instead(type: str, data: dict[str, Any]) -> None:
+    flow = drawing(node("start", "StartNode"), node("it", type, **data), edge("start", "it"))
+
+    with pytest.raises(StepFailed) as failed:
+        await runs.run(Compiler(registry.discover()).compile(flow), {"none": None})
+
+    assert failed.value.code == "bad_input"
+
+
+async def test_a_setting_that_comes_to_null_is_null_and_not_what_arrives() -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        node("set", "SetVariable", variable="v", value="{{ input.none }}"),
+        node("make", "Value", value="{{ input.none }}"),
+        node("pass", "Value"),
+        *(edge(*pair) for pair in [("start", "set"), ("start", "make"), ("start", "pass")]),
+    )
+    flow["settings"] = {"variables": {"v": {"initial": 1}}}
+
+    made = await runs.run(Compiler(registry.discover()).compile(flow), {"none": None})
+
+    assert [made.outputs[id]["output"] for id in ("set", "make", "pass")] == [None, None, {"none": None}]
