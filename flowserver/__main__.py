@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowserver.settings import InvalidSetting, listed, load
+from flowserver.trigger_options import add_parsers
 
 EPILOG = "Settings come from the environment and .env: see 'flowserver settings'."
 
@@ -98,6 +99,8 @@ def parser() -> argparse.ArgumentParser:
     nodes.add_argument("--docs", type=Path, metavar="DIR", help="write a page for each type into DIR")
     nodes.set_defaults(command=_nodes)
 
+    add_parsers(commands, _triggers)
+
     migrate = commands.add_parser("migrate", help="bring the database up to date", epilog=EPILOG)
     migrate.set_defaults(command=_migrate)
 
@@ -150,6 +153,12 @@ def _nodes(options: argparse.Namespace) -> int:
     if options.docs is not None:
         return write_pages(options.docs)
     return list_nodes(options.type, as_json=options.json)
+
+
+def _triggers(options: argparse.Namespace) -> int:
+    from flowserver.trigger_commands import execute  # noqa: PLC0415
+
+    return execute(load(), options)
 
 
 def _migrate(options: argparse.Namespace) -> int:

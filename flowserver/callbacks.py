@@ -20,7 +20,6 @@ from uuid import UUID
 import httpx
 import msgspec
 from psycopg.rows import DictRow
-from standardwebhooks import Webhook
 
 import sql
 from flowserver.db import Pool, row_of
@@ -32,6 +31,7 @@ from flowserver.starts import Callback
 from flowserver.vault import Vault
 from flowserver.workflows import json
 from nodes.contract import NodeError
+from nodes.hooks import wrong_with_secret
 
 _QUERIES = sql.queries("deliveries")
 
@@ -89,10 +89,8 @@ class Callbacks:
         if secret is None:
             await self.secret(org)  # sees to it that there is one
             return Callback(url)
-        try:
-            Webhook(secret)
-        except (ValueError, RuntimeError):
-            raise BadRequest("a callback's 'secret' is 'whsec_' and base64") from None
+        if wrong := wrong_with_secret("standard", secret):
+            raise BadRequest(wrong)
         return Callback(url, self._vault.seal(secret.encode(), _context(org)))
 
     async def secret(self, org: UUID) -> str:

@@ -125,7 +125,7 @@ def run(
     try:
         flow_data = drawing(file)
         with database(settings) as dsn:
-            return asyncio.run(_run(settings, dsn, flow_data, _value(given), session, stream, as_json))
+            return asyncio.run(_run(settings, dsn, flow_data, value_of(given), session, stream, as_json))
     except (Unreadable, Unavailable, BadRequest, ThreadBusy) as exc:
         print(f"flowserver: {exc}", file=sys.stderr)
         return REFUSED
@@ -134,7 +134,7 @@ def run(
         return REFUSED
 
 
-def _value(given: str | None) -> Any:
+def value_of(given: str | None) -> Any:
     """`--input`: JSON if it is an object, a list, or a quoted text; else the text as it is."""
     if given is not None and given.lstrip()[:1] in ("{", "[", '"'):
         try:
@@ -203,7 +203,7 @@ async def _answered(flowserver: Flowserver, waiting: RunView) -> bool:
         if not (line := await _typed()):
             return False
         try:
-            answer = _value(line.rstrip("\r\n"))
+            answer = value_of(line.rstrip("\r\n"))
             await flowserver.runs.resume(DEFAULT_ORG, waiting.id, UUID(str(question["id"])), answer)
         except BadRequest as exc:
             _say(str(exc))

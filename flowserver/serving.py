@@ -106,6 +106,8 @@ def make_server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         lifespan="off",
+        # Whose X-Forwarded-For counts, FLOWSERVER_TRUSTED_PROXIES says.
+        proxy_headers=False,
         timeout_graceful_shutdown=5,
         timeout_keep_alive=65,
     )

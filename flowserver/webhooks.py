@@ -10,7 +10,6 @@ import msgspec
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 from psycopg.types.json import Json
-from standardwebhooks import Webhook as StandardSecret
 
 import sql
 from flowserver.credentials import Credentials
@@ -18,11 +17,10 @@ from flowserver.db import Pool
 from flowserver.errors import BadRequest, DrawnElsewhere, NotFound, PathTaken
 from flowserver.events import encode
 from flowserver.ids import new_id
-from flowserver.signatures import SHORTEST
 from flowserver.triggers import keep_secret, made_path, made_secret, needs_secret, open_secret
 from flowserver.vault import Vault
 from flowserver.workflows import Workflows
-from nodes.hooks import Hook
+from nodes.hooks import LONGEST_PATH, Hook, wrong_with_secret
 
 _QUERIES = sql.queries("webhooks")
 _CALLED = _QUERIES["called"]
@@ -104,6 +102,8 @@ class Webhooks:
 
     async def at(self, path: str, *, is_test: bool) -> Called | None:
         """The webhook that answers at an address; `None` where there is none, or none that may answer now."""
+        if not path.isprintable() or len(path) > LONGEST_PATH:
+            return None  # nobody can have it, and Postgres takes no NUL
         async with self._pool.connection() as conn:
             row = await (await conn.execute(_CALLED, {"path": path, "is_test": is_test})).fetchone()
         return msgspec.convert(row, Called) if row else None
@@ -260,10 +260,5 @@ def must_fit(hook: Hook, secret: str) -> None:
     Raises:
         BadRequest: Nobody could prove himself with `secret`, or anybody.
     """
-    if len(secret) < SHORTEST or not secret.isprintable():
-        raise BadRequest(f"a secret has at least {SHORTEST} printable characters")
-    if hook.authentication == "standard":
-        try:
-            StandardSecret(secret)
-        except (ValueError, RuntimeError):
-            raise BadRequest("a secret of Standard Webhooks is 'whsec_' and base64") from None
+    if wrong := wrong_with_secret(hook.authentication, secret):
+        raise BadRequest(wrong)

@@ -29,16 +29,19 @@ _UNSAFE = re.compile(r"[^0-9a-z_]")
 
 
 class Names:
-    """Finds nodes by id, by name, and by either in the editors' snake case."""
+    """Finds nodes by id, by name, by either in the editors' snake case, and by what their type is called."""
 
-    def __init__(self, nodes: Iterable[NodeSpec]) -> None:
-        self._spellings: tuple[dict[str, list[str]], ...] = ({}, {}, {}, {})
+    def __init__(self, nodes: Iterable[NodeSpec], called: Mapping[str, Sequence[str]]) -> None:
+        """`called`: by a node's id, what templates may call it where no node has that name."""
+        self._spellings: tuple[dict[str, list[str]], ...] = ({}, {}, {}, {}, {})
         self.written: dict[str, str] = {}
         """How templates write each node's name, by its id."""
         for node in nodes:
             self.written[node.id] = snake(node.name)
             for index, name in enumerate((node.id, node.name, snake(node.name), snake(node.id))):
                 self._spellings[index].setdefault(name, []).append(node.id)
+            for name in called.get(node.id, ()):
+                self._spellings[-1].setdefault(name, []).append(node.id)
 
     def find(self, name: str) -> list[str]:
         """The ids of the nodes that `name` means; several when it is ambiguous."""
@@ -73,7 +76,7 @@ def resolve_references(
     A path to one of the `broken` nodes is not judged, and before an `uncertain` one anything may have run. Of
     the paths in `lost` settings, whose nodes are no steps, only what they name is looked up.
     """
-    names = Names(nodes.values())
+    names = Names(nodes.values(), {id: step.type.called for id, step in steps.items()})
     scope = _Scope(steps, shape, Before(steps, shape), variables, nodes, names, broken, uncertain, problems)
     new_steps = {
         id: dataclasses.replace(step, references=scope.resolve(step, [id])) for id, step in steps.items()

@@ -194,6 +194,8 @@ class NodeType:
     """For a trigger that fires by the clock: config -> when; `None` where it does not."""
     timing_input: Callable[[Any], Any] | None = None
     """config -> what its runs start with."""
+    called: tuple[str, ...] = ()
+    """What templates may call such a step where no node has that name."""
     answers: bool = False
     """It answers whoever waits for the run outside."""
     icon: str = ""
@@ -243,6 +245,7 @@ class NodeType:
         hook_secret: Callable[[Any], str | None] | None = None,
         timing: Callable[[Any], Timing | None] | None = None,
         timing_input: Callable[[Any], Any] | None = None,
+        called: Sequence[str] = (),
         answers: bool = False,
         icon: str = "",
         version: int = 1,
@@ -293,6 +296,7 @@ class NodeType:
             hook_secret=hook_secret,
             timing=timing,
             timing_input=timing_input,
+            called=tuple(called),
             answers=answers,
             icon=icon,
             version=version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, TypeAlias
@@ -23,6 +24,8 @@ SIGNED: frozenset[Authentication] = frozenset({"hmac", "standard", "github", "st
 _PATH = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 LONGEST_PATH = 200
+SHORTEST_SECRET = 8
+"""Characters; what is shorter can be guessed."""
 
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +95,20 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 yield f"{value[:80]!r} is no name of a header", (name,)
         if self.authentication in ("header", "hmac") and self.header is None:
             yield f"with {self.authentication!r} 'header' says where to look", ("header",)
+
+
+def wrong_with_secret(authentication: Authentication, secret: str) -> str | None:
+    """Why nobody could prove himself with `secret`, or anybody; `None` where it is good."""
+    if len(secret) < SHORTEST_SECRET or not secret.isprintable():
+        return f"a secret has at least {SHORTEST_SECRET} printable characters"
+    if authentication == "standard":
+        try:
+            known = b64decode(secret.removeprefix("whsec_") + "==", validate=False)
+        except ValueError:
+            known = b""
+        if len(known) < SHORTEST_SECRET:
+            return "a secret of Standard Webhooks is 'whsec_' and base64"
+    return None
 
 
 def _is_path(path: str) -> bool:

@@ -63,6 +63,10 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             found.append((wrong, ("cron",)))
         elif self.begins and self.ends and self.ends <= self.begins:
             found.append(("'ends_at' is not after 'starts_at'", ("ends_at",)))
+        if self.every is not None and self.jitter >= self.every:
+            found.append(
+                ("'jitter' is shorter than the interval, so that firings stay in order", ("jitter",))
+            )
         if found:
             raise Mistakes(found)
 

@@ -28,7 +28,10 @@ async def serving(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `app`, which listens on a free port in the test's own loop."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="on", timeout_graceful_shutdown=1, proxy_headers=False
+    )
+    server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # pytest's are its own
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:

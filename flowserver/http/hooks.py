@@ -92,7 +92,7 @@ async def _taken(
     arrival = Arrival(request.method, request.url.path, query, headers, body, client_ip)
     received = await server.receiver.receive(called, arrival, is_test=is_test)
     if not isinstance(received, Received):
-        return Response(received, headers=SAFE)
+        return Response(received, status_code=200, headers=SAFE)
     more = {"X-Run-Id": str(received.started.id), **cors, **(_REPLAYED if received.started.is_replay else {})}
     if received.answer == "stream":
         after = position(headers.get("last-event-id"), None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from nodes.contract import NodeType, RunContext, port, setting
-from nodes.hooks import Answer, Authentication, Hook
+from nodes.hooks import Answer, Authentication, Hook, wrong_with_secret
 from nodes.mistakes import Keys, Mistakes
 
 _KEYS = {
@@ -209,6 +209,7 @@ class Outputs(msgspec.Struct, frozen=True):
             description="The body: JSON and forms as objects, else a text; without a body, the query.",
         ),
     ] = None
+    payload: Annotated[Any, port(description="The same, by the name that editors' templates use.")] = None
     headers: Annotated[
         dict[str, Any], port("webhook_config", description="The caller's headers, without secret ones.")
     ] = {}
@@ -218,7 +219,9 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     call = ctx.trigger
-    return Outputs(ctx.input, call.get("headers") or {}, call.get("query") or {}, call.get("method") or "")
+    return Outputs(
+        ctx.input, ctx.input, call.get("headers") or {}, call.get("query") or {}, call.get("method") or ""
+    )
 
 
 def hook(config: Config) -> Hook:
@@ -232,7 +235,7 @@ def hook(config: Config) -> Hook:
             "path": config.path.strip().strip("/") or None,
             "methods": _listed(config.method, upper=True) or ["POST"],
             "authentication": authentication(config),
-            "credential_id": config.credential_id,
+            "credential_id": config.credential_id or None,
             "username": config.username,
             "header": config.header or ("Authorization" if config.authentication == "header_auth" else None),
             "algorithm": config.algorithm,
@@ -289,6 +292,9 @@ def mistakes(config: Config) -> Iterable[tuple[str, Keys]]:
     except msgspec.ValidationError:
         known = "GET, HEAD, POST, PUT, PATCH, DELETE"
         yield f"'method' is one or several of {known}, not {config.method!r}", ("method",)
+    given, how = secret(config), authentication(config)
+    if given is not None and how != "none" and (wrong := wrong_with_secret(how, given)):
+        yield wrong, ("secret",)
 
 
 NODE = NodeType.step(
@@ -309,6 +315,7 @@ NODE = NodeType.step(
         "cache_enabled",
         "cache_ttl",
     ),
+    called=("webhook_data", "webhook_trigger"),
     hook=hook,
     hook_secret=secret,
     mistakes=mistakes,

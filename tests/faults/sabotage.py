@@ -73,7 +73,7 @@ def apply(sabotage: Sabotage) -> None:
         _clock.offset = sabotage.clock
         _clock.install()
     if not sabotage.takes_jobs:
-        for name in ("flowserver.dispatcher.Dispatcher.start", "flowserver.reconciler.Reconciler.start"):
+        for name in ("flowserver.dispatcher.Dispatcher.start", "flowserver.rounds.Rounds.start"):
             owner, attribute = _find(name)
             setattr(owner, attribute, lambda self: None)
 
