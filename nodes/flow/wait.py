@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -24,6 +24,9 @@ SHORT = 5.0
 """Seconds that a step may as well sleep: to put the run aside and take it up again takes that long."""
 LONGEST = 31_536_000.0
 """A year of seconds."""
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""What lies before it has passed all the same, and some databases' clients cannot read it."""
+_LAST_YEAR = 9000
 _SECONDS: dict[Unit, float] = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400}
 
 
@@ -92,10 +95,10 @@ def _moment(text: str) -> str:
     if found is None:
         message = f"'until' is {shown(text)}; allowed is {READ['date'][1]}"
         raise NodeError(message, code="bad_config", is_final=True)
-    try:
-        return found.astimezone(UTC).isoformat()
-    except OverflowError:
-        raise NodeError(f"'until' is {shown(text)}, which no clock reaches", code="bad_config") from None
+    if found.year > _LAST_YEAR:
+        message = f"'until' is {shown(text)}; allowed are years up to {_LAST_YEAR}"
+        raise NodeError(message, code="bad_config", is_final=True)
+    return max(found, _LONG_AGO).astimezone(UTC).isoformat()
 
 
 NODE = NodeType.step(

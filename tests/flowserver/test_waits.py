@@ -202,7 +202,7 @@ async def test_a_wait_that_cannot_be_is_told_when_the_drawing_is_checked(
     assert checked["problems"][0]["message"].startswith(words), checked["problems"]
 
 
-@pytest.mark.parametrize("given", ["tomorrow", "", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize("given", ["tomorrow", "", "9999-12-31T23:59:59-14:00"])
 async def test_a_moment_that_is_none_fails_the_step(client: Client, given: str) -> None:
     made = (await client.post("/runs", json={"flow_data": wait(until="{{ input }}"), "input": given})).json()
 

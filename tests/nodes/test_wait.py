@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
+from nodes.contract import NodeError
 from nodes.flow.wait import Config, Inputs, Outputs, Unit, run
 from nodes.mistakes import Mistakes
 from nodes.question import EXPIRED, Question
@@ -50,12 +52,23 @@ async def test_a_short_wait_asks_nothing_and_takes_its_time() -> None:
         (" 2030-01-31T12:00:00+02:00 ", "2030-01-31T10:00:00+00:00"),
         ("2030-01-31T12:00:00Z", "2030-01-31T12:00:00+00:00"),
         ("1970-01-01", "1970-01-01T00:00:00+00:00"),
+        ("0001-01-01T00:00:00+14:00", "1970-01-01T00:00:00+00:00"),
+        ("9000-12-31", "9000-12-31T00:00:00+00:00"),
     ],
 )
 async def test_a_wait_until_a_moment_is_a_pause_until_then_in_utc(until: str, moment: str) -> None:
     _, asked = await waited(Config(until=until))
 
     assert asked == [Question({"until": moment}, until=moment, pause=True)]
+
+
+@pytest.mark.parametrize("until", ["", "tomorrow", "9001-01-01", "9999-12-31T23:59:59-14:00", "2030-13-01"])
+async def test_what_is_no_moment_fails_the_step(until: str) -> None:
+    config = msgspec.structs.replace(Config(until="2030-01-01"))
+    msgspec.structs.force_setattr(config, "until", until)
+
+    with pytest.raises(NodeError, match=r"^'until' is "):
+        await waited(config)
 
 
 @pytest.mark.parametrize("answer", [None, "go", "expired", {"a": 1}, []])
