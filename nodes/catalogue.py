@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,12 +15,10 @@ import msgspec
 from msgspec.structs import FieldInfo, fields
 
 from nodes.contract import Kind, NodeType
+from nodes.likeness import Said, likeness, words_of
 from nodes.notes import described, note
 from nodes.registry import Registry
 from nodes.schemas import form_schema, parts, titled
-
-NEAR = 0.75
-"""How alike two words must be for one to be taken for the other, misspelt."""
 
 
 class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,8 +139,8 @@ class Catalogue:
 
     def search(self, text: str) -> list[Found]:
         """What fits all words of `text`, best first; by names and descriptions, typos forgiven."""
-        words = _words(text[:200])[:10]
-        scored = [(_score(each, text, words), each) for each in self.entries]
+        words = words_of(text[:200])[:10]
+        scored = [(likeness(words, _said_of(each)), each) for each in self.entries]
         found = [
             Found(e.name, e.title, e.category, e.description, e.icon, round(score, 3))
             for score, e in scored
@@ -181,6 +178,19 @@ def entry(node_type: NodeType) -> Entry:
         aliases=node_type.aliases,
         examples=tuple(dict(each) for each in node_type.examples),
     )
+
+
+def _said_of(each: Entry) -> Said:
+    aliases = " ".join(each.aliases)
+    names = (each.name, each.title, *each.aliases)
+    texts = (
+        (0.9, each.name),
+        (0.85, each.title),
+        (0.8, aliases),
+        (0.6, each.category),
+        (0.5, each.description),
+    )
+    return Said(names, texts)
 
 
 def description(node_type: NodeType) -> str:
@@ -266,51 +276,3 @@ def _names_routes(node_type: NodeType) -> bool:
         return node_type.routes is not None
     made = [msgspec.convert(each, node_type.config) for each in node_type.examples]
     return any(set(node_type.routes(each)) - set(node_type.own_routes) for each in made)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", _split(text).lower())
-
-
-def _split(name: str) -> str:
-    """`HttpRequest` as two words."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-
-
-def _score(each: Entry, text: str, words: Sequence[str]) -> float:
-    """How well an entry fits: 1 for its very name; 0 if a word of the search is nowhere in it."""
-    names = [each.name, each.title, *each.aliases]
-    squeezed = "".join(words)
-    if not squeezed:
-        return 0.0
-    if any(squeezed == "".join(_words(name)) for name in names):
-        return 1.0
-    known = [
-        (0.9, _words(each.name)),
-        (0.85, _words(each.title)),
-        (0.8, [word for alias in each.aliases for word in _words(alias)]),
-        (0.6, _words(each.category)),
-        (0.5, _words(each.description)),
-    ]
-    scores: list[float] = []
-    for word in words:
-        scores.append(max(weight * _like(word, texts) for weight, texts in known))
-        if not scores[-1]:
-            return 0.0
-    return sum(scores) / len(scores)
-
-
-def _like(word: str, texts: Sequence[str]) -> float:
-    """How much `word` is like one of `texts`: the word itself, its beginning, a part of it, or misspelt."""
-    best = 0.0
-    for text in texts:
-        if word == text:
-            return 1.0
-        if text.startswith(word):
-            best = max(best, 0.9)
-        elif len(word) > 2 and word in text:
-            best = max(best, 0.7)
-        elif len(word) > 3 and abs(len(word) - len(text)) <= 3:
-            ratio = difflib.SequenceMatcher(None, word, text).ratio()
-            best = max(best, 0.8 * ratio if ratio >= NEAR else 0.0)
-    return best

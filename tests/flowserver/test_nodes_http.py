@@ -92,6 +92,8 @@ async def test_the_shelves(client: Client) -> None:
         ("htpp reqest", "HttpRequest"),
         ("sort", "Sort"),
         ("ForEach", "Map"),
+        ("openai", "OpenAIChat"),
+        ("sum average", "Aggregate"),
         ("ask a person", "HumanInput"),
         ("Conditon", "ConditionNode"),
     ],
