@@ -25,6 +25,7 @@ from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
 from flowserver.http.hooks import call, call_test
 from flowserver.http.metrics import metrics as read_metrics
+from flowserver.http.nodes import NodeController
 from flowserver.http.organisation import OrganisationController
 from flowserver.http.problems import HANDLERS
 from flowserver.http.requests import Requests
@@ -41,6 +42,7 @@ from flowserver.settings import Settings
 from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
+from nodes.catalogue import Catalogue
 
 VERSION = "0.1.0"
 
@@ -62,6 +64,7 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             WorkflowController,
             StartController,
             RunController,
+            NodeController,
             CredentialController,
             WebhookController,
             ScheduleController,
@@ -72,6 +75,7 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
+            "catalogue": Provide(_catalogue, sync_to_thread=False),
             "workflows": Provide(_workflows, sync_to_thread=False),
             "credentials": Provide(_credentials, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
@@ -117,6 +121,10 @@ def _org(request: Request[UUID, None, Any]) -> UUID:
 
 def _compiler(state: State) -> Compiler:
     return state.flowserver.compiler  # type: ignore[no-any-return]
+
+
+def _catalogue(state: State) -> Catalogue:
+    return state.flowserver.catalogue  # type: ignore[no-any-return]
 
 
 def _workflows(state: State) -> Workflows:

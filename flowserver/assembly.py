@@ -46,6 +46,7 @@ from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
 from nodes.answers import Answers as AnswersDoor
+from nodes.catalogue import Catalogue
 from nodes.contract import ModelDefaults
 from nodes.credentials import Credentials as CredentialsDoor
 
@@ -63,6 +64,7 @@ class Flowserver:
     settings: Settings
     pool: Pool
     compiler: Compiler
+    catalogue: Catalogue
     accounts: Accounts
     workflows: Workflows
     vault: Vault
@@ -166,6 +168,7 @@ async def assemble(
                 settings,
                 pool,
                 compiler,
+                Catalogue(compiler.registry),
                 accounts,
                 workflows,
                 vault,

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -335,6 +336,20 @@ def test_a_run_that_waits_has_its_questions_in_json(cli: Cli) -> None:
     assert (shown["status"], question["step"]) == ("waiting", "ask")
     assert [each["id"] for each in question["actions"]] == ["approve", "reject"]
     assert (waiting.err, waiting.status) == ("", 3)
+
+
+def test_a_run_that_pauses_goes_on_by_itself(cli: Cli, tmp_path: Path) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    flow = drawing(
+        node("start", "StartNode"), node("wait", "Wait", until=soon.isoformat()), edge("start", "wait")
+    )
+
+    ended = cli("run", saved(tmp_path, flow), "--input", "hi", "--stream")
+
+    assert (ended.status, ended.err) == (0, "")
+    assert "wait: until " in ended.out
+    assert ended.out.splitlines()[-1].endswith("hi")
+    assert datetime.now(UTC) >= soon
 
 
 def test_a_session_with_an_open_question_takes_no_second_run(cli: Cli) -> None:

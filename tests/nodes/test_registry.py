@@ -48,20 +48,31 @@ def a_type(name: str, *aliases: str, module: str = "acme_nodes.one") -> NodeType
 def test_the_types_that_come_along() -> None:
     assert sorted(registry.discover().types) == [
         "Agent",
+        "Aggregate",
         "BufferMemory",
         "ConditionNode",
         "EndNode",
+        "ErrorTrigger",
+        "Evaluate",
+        "Filter",
         "HttpRequest",
         "HumanInput",
+        "Limit",
         "Loop",
         "Map",
         "Merge",
         "OpenAIChat",
+        "RespondToWebhook",
         "SetVariable",
+        "Sort",
         "StartNode",
         "Subflow",
         "Switch",
         "Template",
+        "TimerStart",
+        "Value",
+        "Wait",
+        "WebhookTrigger",
     ]
 
 
