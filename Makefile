@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test faults soak fuzz bench bench-server lint clean lock
+.PHONY: run test faults soak fuzz bench bench-server docs-nodes lint clean lock
 
 # Installed again when the pins or the package's own description change.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -41,6 +41,9 @@ bench: $(VENV)/.installed  ## compile times, and runs beside LangGraph by hand, 
 
 bench-server: $(VENV)/.installed  ## the server beside one written by hand: requests, streams, answers, take-over
 	@$(BIN)/python -m benchmarks.server $(ARGS)
+
+docs-nodes: $(VENV)/.installed  ## write a page of docs/nodes for each node type
+	@$(BIN)/flowserver nodes --docs docs/nodes
 
 lint: $(VENV)/.installed-dev  ## linters, types, import contracts
 	$(BIN)/ruff format --check .

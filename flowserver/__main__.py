@@ -93,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
     picture.add_argument("--output", type=Path, metavar="FILE", help="write it there, not to standard output")
     picture.set_defaults(command=_picture)
 
+    nodes = commands.add_parser("nodes", help="list the node types, or tell what one of them takes and gives")
+    nodes.add_argument("type", nargs="?", metavar="TYPE", help="a node type, or words to search for")
+    nodes.add_argument("--json", action="store_true", help="print the catalogue's entries as JSON")
+    nodes.add_argument("--docs", type=Path, metavar="DIR", help="write a page for each type into DIR")
+    nodes.set_defaults(command=_nodes)
+
     add_parsers(commands, _triggers)
 
     migrate = commands.add_parser("migrate", help="bring the database up to date", epilog=EPILOG)
@@ -139,6 +145,14 @@ def _picture(options: argparse.Namespace) -> int:
     from flowserver.commands import picture  # noqa: PLC0415
 
     return picture(options.file, as_mermaid=options.mermaid, output=options.output)
+
+
+def _nodes(options: argparse.Namespace) -> int:
+    from flowserver.listing import list_nodes, write_pages  # noqa: PLC0415
+
+    if options.docs is not None:
+        return write_pages(options.docs)
+    return list_nodes(options.type, as_json=options.json)
 
 
 def _triggers(options: argparse.Namespace) -> int:

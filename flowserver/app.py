@@ -27,6 +27,7 @@ from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
 from flowserver.http.hooks import call, call_test
 from flowserver.http.metrics import metrics as read_metrics
+from flowserver.http.nodes import NodeController
 from flowserver.http.organisation import OrganisationController
 from flowserver.http.problems import HANDLERS
 from flowserver.http.requests import Requests
@@ -44,6 +45,7 @@ from flowserver.vectors import OrgVectors
 from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
+from nodes.catalogue import Catalogue
 
 VERSION = "0.1.0"
 
@@ -65,6 +67,7 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             WorkflowController,
             StartController,
             RunController,
+            NodeController,
             CredentialController,
             WebhookController,
             ScheduleController,
@@ -76,6 +79,7 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
+            "catalogue": Provide(_catalogue, sync_to_thread=False),
             "workflows": Provide(_workflows, sync_to_thread=False),
             "credentials": Provide(_credentials, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
@@ -123,6 +127,10 @@ def _org(request: Request[UUID, None, Any]) -> UUID:
 
 def _compiler(state: State) -> Compiler:
     return state.flowserver.compiler  # type: ignore[no-any-return]
+
+
+def _catalogue(state: State) -> Catalogue:
+    return state.flowserver.catalogue  # type: ignore[no-any-return]
 
 
 def _workflows(state: State) -> Workflows:

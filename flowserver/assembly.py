@@ -50,6 +50,7 @@ from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
 from nodes.answers import Answers as AnswersDoor
+from nodes.catalogue import Catalogue
 from nodes.contract import ModelDefaults
 from nodes.credentials import Credentials as CredentialsDoor
 from nodes.memories import Memories
@@ -69,6 +70,7 @@ class Flowserver:
     settings: Settings
     pool: Pool
     compiler: Compiler
+    catalogue: Catalogue
     accounts: Accounts
     workflows: Workflows
     vault: Vault
@@ -173,6 +175,7 @@ async def assemble(
                 settings,
                 pool,
                 compiler,
+                Catalogue(compiler.registry),
                 accounts,
                 workflows,
                 vault,

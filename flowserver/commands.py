@@ -160,6 +160,7 @@ async def _run(
             # A task of its own, for the `wait_for` of Python 3.11 that it sits in may swallow Ctrl-C.
             while not following.done():
                 await asyncio.wait([following], timeout=TURN)
+                await expire(flowserver.pool)  # as no worker looks after it
                 await flowserver.runs.take_up(id)  # once the runs before it in its session have ended
             ended = following.result()
         except BaseException:
@@ -185,15 +186,16 @@ async def _follow(flowserver: Flowserver, id: UUID, stream: bool, as_json: bool)
                 if stream:
                     print(_line(event, as_json), flush=True)
         found = await flowserver.runs.get(DEFAULT_ORG, id)
-        if found.is_over or (found.status == "waiting" and not await _answered(flowserver, found)):
+        asked = [each for each in found.questions if not each.get("pause")]
+        is_asking = found.status == "waiting" and asked
+        if found.is_over or (is_asking and not await _answered(flowserver, found, asked[0])):
             return found
 
 
-async def _answered(flowserver: Flowserver, waiting: RunView) -> bool:
-    """Ask the run's first question at the terminal until an answer fits; `False` if there will be none."""
+async def _answered(flowserver: Flowserver, waiting: RunView, question: dict[str, Any]) -> bool:
+    """Ask one of the run's questions at the terminal until an answer fits; `False` if there will be none."""
     if not (sys.stdin and sys.stdin.isatty()):
         return False
-    question = waiting.questions[0]
     _say(f"\n{shown(question['payload'])}")
     if hint := _hint(question):
         _say(f"  {hint}")

@@ -31,6 +31,11 @@ class Event(msgspec.Struct, frozen=True):
         return self.type in _ENDS
 
     @property
+    def asks(self) -> bool:
+        """Whether the run now waits for somebody's answer, and does not merely pause."""
+        return self.type == "run.waiting" and any(not each.get("pause") for each in self.data["questions"])
+
+    @property
     def body(self) -> dict[str, Any]:
         """The event as clients see it; `event` names it, as a step's `type` is its node type."""
         return {"event": self.type, "run_id": self.run_id, "seq": self.seq, "at": self.at, **self.data}

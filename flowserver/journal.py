@@ -277,9 +277,9 @@ async def watch(
 ) -> AsyncIterator[list[Event]]:
     """Every event of `run` after `after`, in order, as they come; ends after the last one.
 
-    It ends too at the newest event if that is a `run.waiting` which the caller had not seen, and when the
-    process stops. After `quiet` seconds without an event it yields an empty list. `is_told` says whether
-    anybody is told the events, and not only that it has ended.
+    It ends too at the newest event if that is a `run.waiting` which the caller had not seen and by which
+    somebody is asked, and when the process stops. After `quiet` seconds without an event it yields an empty
+    list. `is_told` says whether anybody is told the events, and not only that it has ended.
     """
     with feeds.join(run) as feed:
         feed.is_watched |= is_told
@@ -300,7 +300,7 @@ async def watch(
                 yield events
                 after, silent_since = events[-1].seq, time.monotonic()
                 newest = not more and not feed.after(after)
-                if events[-1].is_last or (events[-1].type == "run.waiting" and newest):
+                if events[-1].is_last or (newest and events[-1].asks):
                     return
                 continue
             if time.monotonic() - silent_since >= quiet:

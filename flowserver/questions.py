@@ -111,7 +111,7 @@ async def expire(pool: Pool) -> int:
 
 
 def body(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as clients see it: `{id, step, within?, payload, form?, actions?, deadline?}`."""
+    """A question as clients see it: `{id, step, within?, payload, form?, actions?, deadline?, pause?}`."""
     told = {"id": row["id"], "step": row["step"], **row["question"]}
     if row["deadline"] is None:
         return told
@@ -128,6 +128,7 @@ def _row(run: UUID, interrupt: Interrupt) -> dict[str, Any]:
         "interrupt_id": interrupt.id,
         "step": asked["step"],
         "seconds": question.pop("seconds", None),
+        "until": question.pop("until", None),
         "question": json(question),
     }
 

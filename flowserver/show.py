@@ -34,13 +34,17 @@ def _words(type: str, data: dict[str, Any]) -> str:
         case "run.failed":
             return f"{data['error'].get('step', '')} {data['error']['message']}".strip()
         case "run.waiting":
-            return " / ".join(
-                f"{each['step']}: {each['payload'].get('question')}" for each in data["questions"]
-            )
+            return " / ".join(map(_of_question, data["questions"]))
         case _ if "step" in data:
             return f"{_place(data)}  {_of_step(type, data)}".rstrip()
         case _:
             return ""
+
+
+def _of_question(question: dict[str, Any]) -> str:
+    if question.get("pause"):
+        return f"{question['step']}: until {question['deadline']}"
+    return f"{question['step']}: {question['payload'].get('question')}"
 
 
 def _place(data: dict[str, Any]) -> str:

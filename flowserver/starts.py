@@ -129,7 +129,7 @@ async def _make_room(
         rows = {"thread_id": values["thread_id"], "rolls_back": start.on_busy == "rollback"}
         return await (await conn.execute(_SUPERSEDE, rows)).fetchall()
     found = await (await conn.execute(_THREAD_RUN, values)).fetchone()
-    if found and (start.on_busy == "reject" or found["status"] == "waiting"):
+    if found and (start.on_busy == "reject" or (found["status"] == "waiting" and found["asks"])):
         raise ThreadBusy(found["id"], found["status"])
     return []
 

@@ -24,6 +24,7 @@ from graphs.policy import KEYS as POLICY
 from graphs.problems import Problems, listed, pointer
 from graphs.spec import NodeSpec
 from graphs.templates import Lookup, Path, Template, TemplateError, parse_all, render
+from graphs.versions import VERSION, brought_up
 from nodes.contract import NodeError, NodeType
 from nodes.texts import to_text
 
@@ -102,6 +103,14 @@ class Settings:
 def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Settings:
     """Read the settings of `node`; what is wrong is in `problems`."""
     before = problems.errors
+    node = brought_up(node, node_type, problems)
+    if problems.errors > before:  # of settings in words that are not known, nothing more can be said
+        return Settings(node_type.config, {}, valid=False)
+    return _settings(node, node_type, problems)
+
+
+def _settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Settings:
+    before = problems.errors
     known = {info.name: info for info in fields(node_type.config)}
     reading = _Reading(node, problems)
     keys = _spelled(node, node_type, known, problems)
@@ -142,7 +151,7 @@ def _spelled(
     for key, value in node.config.items():
         name = key if key in known else also.get(key)
         if name is None:
-            if value not in (None, "") and key not in (*node_type.ignores, *CREDENTIALS, *POLICY):
+            if value not in (None, "") and key not in (*node_type.ignores, *CREDENTIALS, *POLICY, VERSION):
                 names = [*known, *also]
                 message = f"{node_type.name} has no setting {key!r}; it has: {listed(known)}"
                 hint = problems.did_you_mean(key, names)

@@ -9,7 +9,18 @@ from typing import Any, Literal
 from graphs.config import Settings
 from graphs.plan import ERROR, LIMIT, Arc, routes
 from graphs.policy import Policy
-from graphs.ports import PLAIN, Port, binding_ports, find, find_route, guess, is_strange, ports, title
+from graphs.ports import (
+    PLAIN,
+    Port,
+    binding_ports,
+    find,
+    find_route,
+    guess,
+    is_counted,
+    is_strange,
+    ports,
+    title,
+)
 from graphs.problems import Problems, listed
 from graphs.spec import EdgeSpec, NodeSpec, WorkflowSpec
 from nodes.contract import NodeType, Tool
@@ -193,7 +204,9 @@ def _unheard_of(edge: EdgeSpec, source: NodeType, draft: Draft, problems: Proble
     """Find an output that a router cannot have, whatever its settings were to mean."""
     named = [*source.own_routes, *_texts(draft.nodes[edge.source].config)]
     handle = edge.source_handle
-    if handle is None or handle in (*PLAIN, *source.route_aliases, *named, ERROR, LIMIT):
+    if handle is None or is_counted(handle):
+        return
+    if handle in (*PLAIN, *source.route_aliases, *named, ERROR, LIMIT):
         return
     message = f"{edge.source!r} ({source.name}) has no output {handle!r}, and its settings name none"
     hint = problems.did_you_mean(handle, named)

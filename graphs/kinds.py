@@ -11,6 +11,7 @@ import msgspec
 from msgspec import inspect as shapes
 from msgspec.structs import fields as read_fields
 
+from nodes.notes import note
 from nodes.texts import to_text
 
 fields = cache(read_fields)
@@ -48,12 +49,7 @@ def from_json(value: Any) -> Any:
         raise ValueError(f"it is not JSON: {exc}") from None
 
 
-def extra(kind: Any, key: str, default: Any) -> Any:
-    """What `nodes.contract.setting` or `port` says of a field under `key`."""
-    for meta in get_args(kind)[1:]:
-        if isinstance(meta, msgspec.Meta) and meta.extra and key in meta.extra:
-            return meta.extra[key]
-    return default
+extra = note
 
 
 def parts(kind: Any) -> Iterator[Any]:

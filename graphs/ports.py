@@ -101,6 +101,11 @@ def is_strange(handle: str | None, known: tuple[Port, ...]) -> bool:
     return number is None or int(number[1]) >= len(known)
 
 
+def is_counted(handle: str | None) -> bool:
+    """Whether `handle` only says which one of the ports it is: `output-1`."""
+    return _NUMBERED.fullmatch(handle or "") is not None
+
+
 def guess(handle: str | None, known: tuple[Port, ...]) -> Port | None:
     """The port that a missing, plain or numbered handle means; the only one takes any handle."""
     if not known:
@@ -114,10 +119,13 @@ def guess(handle: str | None, known: tuple[Port, ...]) -> Port | None:
 
 
 def find_route(handle: str | None, node_type: NodeType, names: tuple[str, ...]) -> str | None:
-    """The route of a router that `handle` names."""
+    """The route of a router that `handle` names, or counts as editors do that know no names: `output-1`."""
     if handle in names:
         return handle
     alias = node_type.route_aliases.get(handle or "")
     if alias in names:
         return alias
+    number = _NUMBERED.fullmatch(handle or "")
+    if number and int(number[1]) < len(names):
+        return names[int(number[1])]
     return names[0] if len(names) == 1 and handle in PLAIN else None

@@ -10,6 +10,8 @@ import msgspec
 
 MOST = 1_000
 MOST_HINTS = 50
+MOST_SAID = 1_500
+"""The most characters of a message."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,10 +51,10 @@ class Problems:
         """How many errors there are, also of those that are not kept."""
 
     def error(self, code: str, where: str, pointer: str, message: str, hint: str | None = None) -> None:
-        self._add(Problem(code, "error", where, pointer, message, hint))
+        self._add(Problem(code, "error", where, pointer, _short(message), hint))
 
     def warning(self, code: str, where: str, pointer: str, message: str, hint: str | None = None) -> None:
-        self._add(Problem(code, "warning", where, pointer, message, hint))
+        self._add(Problem(code, "warning", where, pointer, _short(message), hint))
 
     def _add(self, problem: Problem) -> None:
         self.errors += problem.severity == "error"
@@ -66,6 +68,11 @@ class Problems:
         """A hint that names the closest of `known`, if one is close."""
         # Comparing takes milliseconds with many names; a drawing with thousands of mistakes needs no hints.
         return did_you_mean(found, known) if len(self.found) < MOST_HINTS else None
+
+
+def _short(message: str) -> str:
+    """`message`, or its start: whatever a drawing holds, its check can be read."""
+    return message if len(message) <= MOST_SAID else f"{message[:MOST_SAID]}…"
 
 
 def pointer(*parts: str | int) -> str:

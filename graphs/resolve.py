@@ -21,6 +21,7 @@ from graphs.problems import InvalidWorkflow, Problem, Problems, listed
 from graphs.references import resolve_references
 from graphs.regions import MOST_NESTED, Shape, around, back_arcs, find_shape, too_deep
 from graphs.spec import Saved, WorkflowSpec, read_inside, ref_key
+from nodes.elsewhere import INSTEAD
 from nodes.registry import Registry
 
 MOST_WORKFLOWS = 10
@@ -95,8 +96,8 @@ def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
         node_type = registry.find(node.type)
         if node_type is None:
             names = [*registry.types, *registry.aliases]
-            message = f"no node type {node.type!r}; known types: {listed(sorted(registry.types))}"
-            hint = problems.did_you_mean(node.type, names)
+            message = f"no node type {node.type!r}; GET /nodes and 'flowserver nodes' list all there are"
+            hint = INSTEAD.get(node.type) or problems.did_you_mean(node.type, names)
             problems.error("unknown_type", node.id, node.at("type"), message, hint)
             continue
         draft.types[node.id] = node_type

@@ -59,6 +59,8 @@ class NodeSpec(msgspec.Struct, frozen=True):
     data: dict[str, Any] = {}
     index: int = 0
     """Its place in `nodes`."""
+    drawn: dict[str, Any] | None = None
+    """`data` as the drawing has it, where that is in an older version's words."""
 
     @property
     def name(self) -> str:
@@ -73,9 +75,13 @@ class NodeSpec(msgspec.Struct, frozen=True):
     @property
     def at_data(self) -> str:
         """Where its settings are, or would be."""
-        return self.at("data") if self.data else self.at()
+        return self.at("data") if (self.data if self.drawn is None else self.drawn) else self.at()
 
     def at(self, *parts: str | int) -> str:
+        if self.drawn is not None and len(parts) > 1 and parts[0] == "data":
+            key = parts[1]
+            if key not in self.drawn or self.drawn[key] != self.data.get(str(key)):
+                return self.at_data  # what is said of it has another form in the drawing
         return pointer("nodes", self.index, *parts)
 
 

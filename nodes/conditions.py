@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET
@@ -11,6 +11,7 @@ from msgspec import UNSET
 from nodes.comparisons import OPERATIONS, RIGHT, WITHOUT_RIGHT, Comparison, Operation, pattern
 from nodes.mistakes import Keys, Mistakes
 from nodes.operands import RANGE, READ, OperandType, is_range, shortened, shown
+from nodes.paths import follow, steps, wrong_path
 
 MAX_DEPTH = 20
 MAX_COMPARISONS = 200
@@ -21,22 +22,41 @@ MAX_TOLD = 20
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One of `all`, `any` and `not`, or a comparison: an `operation` on `left` and `right`.
 
-    A comparison without `left` compares what arrived.
+    A comparison without `left` compares what arrived, or what lies at `path` in it.
     """
 
-    all: tuple[Condition, ...] | None = None
-    any: tuple[Condition, ...] | None = None
-    not_: Condition | None = msgspec.field(name="not", default=None)
-    left: Any = UNSET
-    operation: Operation | None = None
-    right: Any = UNSET
-    type: OperandType = "any"
-    case_sensitive: bool = True
+    all: Annotated[
+        tuple[Condition, ...] | None, msgspec.Meta(description="Conditions of which every one must hold.")
+    ] = None
+    any: Annotated[
+        tuple[Condition, ...] | None, msgspec.Meta(description="Conditions of which one must hold.")
+    ] = None
+    not_: Annotated[Condition | None, msgspec.Meta(description="A condition that must not hold.")] = (
+        msgspec.field(name="not", default=None)
+    )
+    left: Annotated[
+        Any, msgspec.Meta(description="The left side of a comparison; left out, what arrives.")
+    ] = UNSET
+    operation: Annotated[Operation | None, msgspec.Meta(description="How the two sides are compared.")] = None
+    right: Annotated[Any, msgspec.Meta(description="The right side; some operations have none.")] = UNSET
+    type: Annotated[
+        OperandType,
+        msgspec.Meta(description="As what both sides are read; `any` leaves it to the operation."),
+    ] = "any"
+    case_sensitive: Annotated[
+        bool, msgspec.Meta(description="Whether texts differ that are only spelled differently.")
+    ] = True
+    path: Annotated[
+        str,
+        msgspec.Meta(
+            description="In place of `left`: what is compared of what arrives, as in `customer.age`."
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         found = [*_wrong_form(self)]
         if self.operation is not None:
-            found += _wrong_comparison(self, self.operation)
+            found += [*_wrong_left(self), *_wrong_comparison(self, self.operation)]
         depth, comparisons = _size(self)
         if depth > MAX_DEPTH:
             found.append((f"the condition is nested {depth} levels deep; allowed are {MAX_DEPTH}", ()))
@@ -77,6 +97,7 @@ def _wrong_form(condition: Condition) -> Iterator[tuple[str, Keys]]:
         or condition.right is not UNSET
         or condition.type != "any"
         or not condition.case_sensitive
+        or condition.path != ""
     )
     given = {
         "'all'": condition.all is not None,
@@ -115,6 +136,13 @@ def _wrong_comparison(condition: Condition, operation: Operation) -> Iterator[tu
         yield f"'right' is {shown(right)}; allowed is {allowed_right}", ("right",)
 
 
+def _wrong_left(condition: Condition) -> Iterator[tuple[str, Keys]]:
+    if condition.path and condition.left is not UNSET:
+        yield "a comparison has both of 'left' and 'path'; allowed is one", ()
+    if wrong := wrong_path(condition.path):
+        yield f"'path' {wrong}", ("path",)
+
+
 def _never_read(condition: Condition, operation: Operation) -> str | None:
     """What the right operand must be, where it is something else."""
     right = condition.right
@@ -147,7 +175,7 @@ def _holds(condition: Condition, subject: Any, tell: Callable[[Comparison, bool]
         return join(_holds(each, subject, tell) for each in _joined(condition))
     comparison = Comparison(
         condition.operation,
-        subject if condition.left is UNSET else condition.left,
+        _left(condition, subject),
         None if condition.right is UNSET else condition.right,
         condition.type,
         condition.case_sensitive,
@@ -155,6 +183,12 @@ def _holds(condition: Condition, subject: Any, tell: Callable[[Comparison, bool]
     held = comparison.holds()
     tell(comparison, held)
     return held
+
+
+def _left(condition: Condition, subject: Any) -> Any:
+    if condition.left is not UNSET:
+        return condition.left
+    return follow(subject, steps(condition.path)) if condition.path else subject
 
 
 def _told(comparison: Comparison, held: bool) -> dict[str, Any]:

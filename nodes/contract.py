@@ -209,6 +209,13 @@ class NodeType:
     upgrade: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None
     """(saved settings, the version they were saved under) -> the same in this version's words."""
 
+    def __post_init__(self) -> None:
+        if "/" in self.name or not self.name:
+            raise NodeDefinitionError(f"{self.where}: a node type cannot be called {self.name!r}")
+        if self.version < 1 or (self.version > 1 and self.upgrade is None):
+            found = f"{self.where}: version {self.version} of node {self.name!r}"
+            raise NodeDefinitionError(f"{found} needs an 'upgrade' from older ones")
+
     @classmethod
     def step(
         cls,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -16,18 +16,20 @@ EXPIRED = b"expired"
 class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One field of a question's form."""
 
-    name: str
-    type: FieldType = "text"
-    label: str = ""
-    required: bool = False
-    options: tuple[str, ...] = ()
+    name: Annotated[str, msgspec.Meta(description="The key of the answer's values that it fills.")]
+    type: Annotated[FieldType, msgspec.Meta(description="What can be put in.")] = "text"
+    label: Annotated[str, msgspec.Meta(description="What stands beside it; left empty, its name.")] = ""
+    required: Annotated[bool, msgspec.Meta(description="Whether it must be filled in.")] = False
+    options: Annotated[
+        tuple[str, ...], msgspec.Meta(description="For a `select`: the texts of which one is chosen.")
+    ] = ()
 
 
 class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of the buttons under a question; its id is the port that the run goes on from."""
 
-    id: str
-    label: str = ""
+    id: Annotated[str, msgspec.Meta(description="The port that the run goes on from.")]
+    label: Annotated[str, msgspec.Meta(description="What the button says; left empty, its id.")] = ""
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +44,10 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     actions: tuple[Action, ...] = ()
     seconds: float | None = None
     """How long it may stay open; `None` is for ever."""
+    until: str | None = None
+    """In place of `seconds`: until when, as an RFC 3339 time; if that has passed, it expires at once."""
+    pause: bool = False
+    """Nobody is asked: the run goes on at the deadline. An answer that names it ends it sooner."""
 
     def accept(self, answer: Any) -> Any:
         """Return `answer` in its full form, `{"action", "values"}` where there are actions.

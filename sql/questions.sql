@@ -1,8 +1,9 @@
 -- insert_question --
 -- Asked again after a crash, a question keeps its row, and so its deadline.
-INSERT INTO question (id, org_id, run_id, interrupt_id, step, question, deadline)
+INSERT INTO question (id, org_id, run_id, interrupt_id, step, question, deadline, status)
 SELECT %(id)s, org_id, id, %(interrupt_id)s, %(step)s, %(question)s,
-       now() + %(seconds)s::float8 * interval '1 second'
+       coalesce(%(until)s::timestamptz, now() + %(seconds)s::float8 * interval '1 second'),
+       CASE WHEN %(until)s::timestamptz <= now() THEN 'expired' ELSE 'open' END
   FROM run
  WHERE id = %(run)s
     ON CONFLICT (run_id, interrupt_id) DO NOTHING;
@@ -19,13 +20,14 @@ SELECT id, interrupt_id, step, question, status, answer, deadline
 SELECT DISTINCT step FROM question WHERE run_id = %(run)s;
 
 -- find_question --
--- One that is late has expired, whether or not a server has settled it yet.
+-- One that is late has expired, whether or not a server has settled it yet. A pause is only meant by its id.
 SELECT question.id, question.question,
        CASE WHEN question.status = 'open' AND deadline <= now() THEN 'expired' ELSE question.status END AS status
   FROM question
   JOIN run ON run.id = question.run_id
  WHERE run.org_id = %(org)s AND run.id = %(run)s
-   AND (%(id)s::uuid IS NULL OR question.id = %(id)s::uuid)
+   AND (question.id = %(id)s::uuid
+        OR %(id)s::uuid IS NULL AND question.question ->> 'pause' IS DISTINCT FROM 'true')
  ORDER BY question.status = 'open' AND coalesce(deadline > now(), true) DESC, asked_at DESC, question.id DESC
  LIMIT 2;
 

@@ -30,7 +30,11 @@ RETURNING id, status, epoch;
 
 -- thread_run --
 -- The open run of a thread that a new one would have to wait for.
-SELECT id, status FROM run
+SELECT id, status,
+       EXISTS (SELECT FROM question
+                WHERE run_id = run.id AND question.status = 'open'
+                  AND question ->> 'pause' IS DISTINCT FROM 'true') AS asks
+  FROM run
  WHERE thread_id = %(thread_id)s AND status IN ('queued', 'running', 'waiting')
  ORDER BY created_at, id
  LIMIT 1;

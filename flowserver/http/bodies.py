@@ -10,6 +10,7 @@ import msgspec
 
 from flowserver.errors import BadRequest
 from flowserver.starts import OnBusy
+from graphs.alone import Bound
 from graphs.options import Limits
 from graphs.plan import Durability
 from graphs.problems import Problem
@@ -88,6 +89,31 @@ class RunSaved(RunWorkflow, frozen=True, kw_only=True):
 
 class RunDrawing(RunWorkflow, frozen=True, kw_only=True):
     flow_data: dict[str, Any]
+
+
+class CheckNode(Body, frozen=True, kw_only=True):
+    config: dict[str, Any] = {}
+    """The settings, as they would lie in a node's `data`."""
+
+
+class TryNode(RunWorkflow, frozen=True, kw_only=True):
+    """What a node is tried with, besides how it is run."""
+
+    config: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
+    """Input port -> what arrives there. Without any, `input` does."""
+    bindings: dict[str, list[Bound]] = {}
+    """Port for providers -> what is bound there."""
+    steps: dict[str, Any] = {}
+    """Name of an earlier step -> what `{{ name }}` shall mean."""
+    vars: dict[str, Any] = {}
+    """Variable -> its value."""
+
+
+class CheckedNode(msgspec.Struct, frozen=True):
+    """What was found, errors first; pointers lead into the request."""
+
+    problems: tuple[Problem, ...]
 
 
 class ForkRun(Body, frozen=True, kw_only=True):

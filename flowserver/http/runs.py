@@ -52,17 +52,17 @@ class StartController(Controller):
     ) -> Response[Any]:
         """Run a saved workflow: wait for the result, stream the events, or just start it."""
         compiled, keeps = await workflows.runnable(org, id, data.version)
-        key = await _key(request, idempotency_key)
-        start = _start(
+        key = await key_of(request, idempotency_key)
+        start = start_of(
             request,
             data,
             compiled,
             workflow_id=id,
             flow_data=keeps,
             once=key,
-            callback=await _callback(callbacks, org, data),
+            callback=await callback_of(callbacks, org, data),
         )
-        return await _started(request, runs, org, start, data, timeout)
+        return await started(request, runs, org, start, data, timeout)
 
     @post("/runs", status_code=200)
     async def start_drawing(
@@ -78,11 +78,16 @@ class StartController(Controller):
     ) -> Response[Any]:
         """Run a drawing that is not saved."""
         compiled, whole = await workflows.drawn(org, data.flow_data)
-        key = await _key(request, idempotency_key)
-        start = _start(
-            request, data, compiled, flow_data=whole, once=key, callback=await _callback(callbacks, org, data)
+        key = await key_of(request, idempotency_key)
+        start = start_of(
+            request,
+            data,
+            compiled,
+            flow_data=whole,
+            once=key,
+            callback=await callback_of(callbacks, org, data),
         )
-        return await _started(request, runs, org, start, data, timeout)
+        return await started(request, runs, org, start, data, timeout)
 
 
 class RunController(Controller):
@@ -153,7 +158,7 @@ class RunController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[RunView]:
         """Answer the question that a run waits for."""
-        key = await _key(request, idempotency_key)
+        key = await key_of(request, idempotency_key)
         run, is_replay = await runs.resume(org, id, data.question_id, data.answer, key)
         return Response(run, status_code=202, headers=_REPLAYED if is_replay else {})
 
@@ -181,7 +186,7 @@ class RunController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[RunView]:
         """Start a new run from a moment of this one: try again, run again from a step, change a value."""
-        key = await _key(request, idempotency_key)
+        key = await key_of(request, idempotency_key)
         fork = Fork(checkpoint=data.checkpoint, step=data.step, set=data.set, routes=data.routes)
         new, is_replay = await runs.fork(org, id, fork, version=data.version, input=data.input, key=key)
         headers = {"Location": f"/api/v1/runs/{new}"} | (_REPLAYED if is_replay else {})
@@ -195,7 +200,8 @@ class RunController(Controller):
         return await runs.cancel(org, id)
 
 
-def _start(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
+def start_of(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compiled, **more: Any) -> Start:
+    """What a run starts with, as a request says it."""
     return Start(
         compiled=compiled,
         input=data.input,
@@ -210,13 +216,15 @@ def _start(request: Request[Any, Any, Any], data: RunWorkflow, compiled: Compile
     )
 
 
-async def _callback(callbacks: Callbacks, org: UUID, data: RunWorkflow) -> Callback | None:
+async def callback_of(callbacks: Callbacks, org: UUID, data: RunWorkflow) -> Callback | None:
+    """Where the end of a run is told, as a request says it."""
     return await callbacks.callback(org, data.callback.url, data.callback.secret) if data.callback else None
 
 
-async def _started(
+async def started(
     request: Request[UUID, None, Any], runs: Runs, org: UUID, start: Start, data: RunWorkflow, seconds: float
 ) -> Response[Any]:
+    """Start a run, and answer as its `mode` says."""
     id, is_replay = await runs.start(org, start)
     headers = {"Location": f"/api/v1/runs/{id}"} | (_REPLAYED if is_replay else {})
     if data.mode == "background":
@@ -227,7 +235,8 @@ async def _started(
     return Response(run, status_code=200 if run.is_over else 202, headers=headers)
 
 
-async def _key(request: Request[UUID, None, Any], key: str | None) -> Key | None:
+async def key_of(request: Request[UUID, None, Any], key: str | None) -> Key | None:
+    """The key of a request that may be sent again."""
     return Key.of(f"{request.method} {request.url.path}", key, await request.body())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -26,11 +26,23 @@ TRUE, FALSE = "true_output", "false_output"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    operation: Annotated[Operation, setting(template=False)] = "equal"
+    operation: Annotated[
+        Operation, setting(template=False, description="How the two texts are compared.")
+    ] = "equal"
     value1: Annotated[str, setting(description="The left side; left empty, what arrives at the input.")] = ""
-    value2: Annotated[str, setting(description="The right side; for `regex` an RE2 pattern.")] = ""
-    case_sensitive: bool = False
-    data_type: Literal["string"] = "string"
+    value2: Annotated[
+        str,
+        setting(
+            description="The right side; for `regex` an RE2 pattern.",
+            when={"operation": [each for each in get_args(Operation) if not each.endswith("_empty")]},
+        ),
+    ] = ""
+    case_sensitive: Annotated[bool, setting(description="Whether `Yes` and `yes` are different texts.")] = (
+        False
+    )
+    data_type: Annotated[
+        Literal["string"], setting(description="Of older drawings: texts are all that is compared.")
+    ] = "string"
     condition: Annotated[
         Condition | None,
         setting(description="Decides in place of the two values; without `left`, what arrives is compared."),
@@ -50,12 +62,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Any = None
+    input: Annotated[Any, port(description="What is compared, and passed on.")] = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
     output: Annotated[Any, port(description="What arrived, passed on by the port that was chosen.")]
-    result: bool
+    result: Annotated[bool, port(description="Whether it holds.")]
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
@@ -77,6 +89,11 @@ NODE = NodeType.step(
     run,
     "ConditionNode",
     "Condition",
+    icon="split",
+    examples=(
+        {"operation": "contains", "value2": "urgent"},
+        {"condition": {"path": "total", "operation": "greater", "right": 100}},
+    ),
     outputs=Outputs,
     routes=lambda config: (TRUE, FALSE),
     own_routes=(TRUE, FALSE),

@@ -16,11 +16,13 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    output: Any
+    output: Annotated[
+        Any, port(description="What arrived: one value as it is, several as a list, nothing as null.")
+    ]
 
 
 async def run(config: Nothing, inputs: Inputs, ctx: RunContext) -> Outputs:
     return Outputs(inputs.target[0] if len(inputs.target) == 1 else list(inputs.target) or None)
 
 
-NODE = NodeType.step(run, "EndNode", "End", aliases=("End",))
+NODE = NodeType.step(run, "EndNode", "End", icon="flag", examples=({},), aliases=("End",))

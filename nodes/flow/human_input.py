@@ -19,7 +19,11 @@ TOO_LATE = "expired"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    question: Annotated[str, setting("message", "prompt", "text"), msgspec.Meta(min_length=1)]
+    question: Annotated[
+        str,
+        setting("message", "prompt", "text", description="What the person is asked."),
+        msgspec.Meta(min_length=1),
+    ]
     form: Annotated[
         tuple[Field, ...],
         setting("fields", description="Fields to be filled in: name, type, label, options."),
@@ -54,9 +58,16 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    answer: Any
-    action: str | None
-    values: dict[str, Any]
+    answer: Annotated[
+        Any,
+        port(
+            description="The answer: what was filled in, else the button's id, else any value; null if late."
+        ),
+    ]
+    action: Annotated[
+        str | None, port(description="The id of the button, or `expired`; null where there are none.")
+    ]
+    values: Annotated[dict[str, Any], port(description="What was filled in, by the names of the fields.")]
 
 
 def actions(config: Config) -> list[str]:
@@ -122,6 +133,15 @@ NODE = NodeType.step(
     run,
     "HumanInput",
     "Ask a person",
+    icon="message-circle-question",
+    examples=(
+        {"question": "Refund {{ input.amount }} to {{ input.customer }}?", "actions": ["approve", "refuse"]},
+        {
+            "question": "Which address is right?",
+            "form": [{"name": "address", "type": "textarea", "required": True}],
+            "deadline": 86400,
+        },
+    ),
     outputs=Outputs,
     routes=routes,
     own_routes=(ANSWER, TOO_LATE),

@@ -58,10 +58,16 @@ NODE = NodeType.step(
     run,
     "Loop",
     "Loop",
+    icon="repeat",
+    examples=(
+        {"max_rounds": 3},
+        {"max_rounds": 5, "condition": {"operation": "not_equal", "right": "ok"}},
+    ),
     outputs=Outputs,
     routes=lambda config: (BODY, DONE, LIMIT),
     own_routes=(BODY, DONE, LIMIT),
     instead=instead,
     aliases=("LoopNode",),
+    ignores=("loop_condition",),  # of older drawings, where it says "continue" and means nothing
     rounds=lambda config: config.max_rounds,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import Body, Items, NodeError, NodeType, RunContext, port, setting
 from nodes.texts import to_text
@@ -12,9 +13,12 @@ from nodes.texts import to_text
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        None
+        UNSET
     )
-    max_concurrency: Annotated[Annotated[int, msgspec.Meta(ge=1, le=1000)], setting("concurrency")] = 10
+    max_concurrency: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=1000)],
+        setting("concurrency", description="How many items are worked on at the same time."),
+    ] = 10
     on_item_error: Annotated[
         Literal["stop", "keep", "drop"],
         setting(
@@ -23,7 +27,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="When an item fails: the map fails, the error is its result, or it has no result.",
         ),
     ] = "stop"
-    max_items: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
+    max_items: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=10_000)],
+        setting(description="The longest list that it takes; a longer one fails the step."),
+    ] = 1_000
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -43,7 +50,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Items:
-    values = config.items if config.items is not None else inputs.items
+    values = inputs.items if config.items is UNSET else config.items
     if isinstance(values, str) and values.lstrip()[:1] == "[":
         try:
             values = msgspec.json.decode(values)
@@ -63,6 +70,8 @@ NODE = NodeType.step(
     run,
     "Map",
     "For each item",
+    icon="list-checks",
+    examples=({"items": "{{ input.orders }}"}, {"max_concurrency": 3, "on_item_error": "drop"}),
     outputs=Outputs,
     body=Body(gives=("item", "index"), takes="result"),
     aliases=("MapNode", "ForEach"),

@@ -22,10 +22,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "or lists of objects joined by a key.",
         ),
     ] = "collect"
-    key: Annotated[str, setting(description="For `by_key`: the field that the objects are joined by.")] = ""
+    key: Annotated[
+        str, setting(description="The field that the objects are joined by.", when={"mode": ["by_key"]})
+    ] = ""
     how: Annotated[
         Literal["outer", "inner"],
-        setting(template=False, description="For `by_key`: every key, or only those found in every input."),
+        setting(
+            template=False,
+            description="Every key, or only those found in every input.",
+            when={"mode": ["by_key"]},
+        ),
     ] = "outer"
 
     def __post_init__(self) -> None:
@@ -34,11 +40,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Annotated[tuple[Any, ...], port(many=True)] = ()
+    input: Annotated[
+        tuple[Any, ...], port(many=True, description="What is merged, in the order of the arrows.")
+    ] = ()
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    output: Any
+    output: Annotated[Any, port(description="The value that was made of all.")]
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
@@ -106,4 +114,11 @@ MODES: Mapping[Mode, Callable[[Config, Sequence[Any]], Any]] = {
     "by_key": _by_key,
 }
 
-NODE = NodeType.step(run, "Merge", "Merge", aliases=("MergeNode",))
+NODE = NodeType.step(
+    run,
+    "Merge",
+    "Merge",
+    icon="merge",
+    aliases=("MergeNode",),
+    examples=({"mode": "collect"}, {"mode": "by_key", "key": "id", "how": "inner"}),
+)

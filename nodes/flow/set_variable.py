@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import NodeType, RunContext, port, setting
 
@@ -14,11 +15,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, msgspec.Meta(min_length=1)],
         setting("variable_name", "key", template=False, description="The variable's name."),
     ]
-    value: Annotated[Any, setting(description="The value; left empty, what arrives at the input.")] = None
+    value: Annotated[Any, setting(description="The value; left empty, what arrives at the input.")] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Any = None
+    input: Annotated[Any, port(description="The value, if the setting gives none.")] = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
-    value = inputs.input if config.value is None else config.value
+    value = inputs.input if config.value is UNSET else config.value
     ctx.set_variable(config.variable, value)
     return Outputs(value)
 
@@ -35,6 +36,8 @@ NODE = NodeType.step(
     run,
     "SetVariable",
     "Set a variable",
+    icon="variable",
+    examples=({"variable": "total", "value": "{{ input.total }}"},),
     aliases=("SetVariableNode",),
-    sets=lambda config: {config.variable: config.value},
+    sets=lambda config: {config.variable: None if config.value is UNSET else config.value},
 )

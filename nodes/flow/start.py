@@ -18,7 +18,7 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    output: Any
+    output: Annotated[Any, port(description="What the run was started with.")]
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
@@ -26,4 +26,12 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     return Outputs(config.initial_input if given is None else given)
 
 
-NODE = NodeType.step(run, "StartNode", "Start", trigger=True, aliases=("Start",))
+NODE = NodeType.step(
+    run,
+    "StartNode",
+    "Start",
+    icon="play",
+    trigger=True,
+    aliases=("Start",),
+    examples=({}, {"initial_input": "Hello"}),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.contract import Call, NodeType, RunContext, WorkflowRef, port, setting
 
@@ -22,11 +23,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="The version to stay with; left empty, the one that is current.",
         ),
     ] = None
-    input: Annotated[Any, setting(description="The input of its run; left empty, what arrives here.")] = None
+    input: Annotated[Any, setting(description="The input of its run; left empty, what arrives here.")] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Any = None
+    input: Annotated[
+        Any, port(description="The input of the other workflow's run, if the setting gives none.")
+    ] = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -34,13 +37,15 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Call:
-    return Call(inputs.input if config.input is None else config.input)
+    return Call(inputs.input if config.input is UNSET else config.input)
 
 
 NODE = NodeType.step(
     run,
     "Subflow",
     "Run a workflow",
+    icon="workflow",
+    examples=({"workflow": "approval", "input": {"amount": "{{ input.amount }}"}},),
     outputs=Outputs,
     calls=lambda config: WorkflowRef(config.workflow, config.workflow_version or None),
     aliases=("SubflowNode", "ExecuteWorkflow"),

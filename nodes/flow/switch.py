@@ -18,7 +18,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A way, and when it is taken."""
 
     port: Annotated[str, msgspec.Meta(min_length=1, description="The id of the way.")]
-    condition: Condition | None = None
+    condition: Annotated[Condition | None, msgspec.Meta(description="When the way is taken.")] = None
     equals: Annotated[Any, msgspec.Meta(description="In place of a condition: what the value equals.")] = (
         UNSET
     )
@@ -61,7 +61,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Any = None
+    input: Annotated[Any, port(description="What cases compare, and what is passed on.")] = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -93,6 +93,14 @@ NODE = NodeType.step(
     run,
     "Switch",
     "Switch",
+    icon="signpost",
+    examples=(
+        {"cases": [{"port": "urgent", "equals": "urgent"}, {"port": "later", "equals": "later"}]},
+        {
+            "value": "{{ input.total }}",
+            "cases": [{"port": "large", "condition": {"operation": "greater", "right": 1000}}],
+        },
+    ),
     outputs=Outputs,
     routes=lambda config: [*(case.port for case in config.cases), DEFAULT],
     own_routes=(DEFAULT,),

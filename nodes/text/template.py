@@ -20,11 +20,18 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    text: Annotated[str, port("output")]
+    text: Annotated[str, port("output", description="The text, filled.")]
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     return Outputs(config.template)
 
 
-NODE = NodeType.step(run, "Template", "Text template", aliases=("TemplateNode", "TextTemplate"))
+NODE = NodeType.step(
+    run,
+    "Template",
+    "Text template",
+    icon="text-cursor-input",
+    aliases=("TemplateNode", "TextTemplate"),
+    examples=({"template": "Dear {{ input.name }}, your order {{ input.order | json }} is on its way."},),
+)

@@ -54,14 +54,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[
         str, setting(description="With http:// or https://. As a tool: left empty, the model chooses.")
     ] = ""
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] = "GET"
+    method: Annotated[
+        Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"],
+        setting(description="What is asked of the server."),
+    ] = "GET"
     headers: Annotated[dict[str, Any] | str, setting("custom_headers", description="A JSON object.")] = ""
     url_params: Annotated[
         dict[str, Any] | str,
         setting("query_params", description="A JSON object; joins what the URL has behind its '?'."),
     ] = ""
     body: Annotated[
-        Any, setting("request_body", description="For POST, PUT, PATCH and DELETE: a text, or JSON.")
+        Any,
+        setting(
+            "request_body",
+            description="A text, or JSON.",
+            when={"method": ["POST", "PUT", "PATCH", "DELETE"]},
+        ),
     ] = None
     content_type: Annotated[
         Literal[
@@ -77,13 +85,28 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "application/xml",
             "text/xml",
         ],
-        setting(description="What the body is."),
+        setting(description="What the body is.", when={"method": ["POST", "PUT", "PATCH", "DELETE"]}),
     ] = "json"
-    auth_type: Literal["none", "bearer", "basic", "api_key"] = "none"
-    auth_token: Annotated[str, setting("api_key_value", secret=True)] = ""
-    auth_username: str = ""
-    auth_password: Annotated[str, setting(secret=True)] = ""
-    api_key_header: str = "X-API-Key"
+    auth_type: Annotated[
+        Literal["none", "bearer", "basic", "api_key"],
+        setting(description="How the request says who sends it."),
+    ] = "none"
+    auth_token: Annotated[
+        str,
+        setting(
+            "api_key_value",
+            secret=True,
+            description="The token, or the key.",
+            when={"auth_type": ["bearer", "api_key"]},
+        ),
+    ] = ""
+    auth_username: Annotated[str, setting(description="The user's name.", when={"auth_type": ["basic"]})] = ""
+    auth_password: Annotated[
+        str, setting(secret=True, description="The user's password.", when={"auth_type": ["basic"]})
+    ] = ""
+    api_key_header: Annotated[
+        str, setting(description="The header that carries the key.", when={"auth_type": ["api_key"]})
+    ] = "X-API-Key"
     timeout: Annotated[
         float, setting(description="Seconds for one attempt."), msgspec.Meta(ge=0.1, le=3600)
     ] = 30.0
@@ -97,7 +120,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
         msgspec.Meta(ge=0, le=60_000),
     ] = 1.0
-    follow_redirects: bool = True
+    follow_redirects: Annotated[
+        bool, setting(description="Whether to go where the server says that it is.")
+    ] = True
     verify_ssl: Annotated[bool, setting(description="Cannot be switched off.")] = True
     enable_templating: Annotated[
         bool, setting(description="Of older drawings, without effect: templates are always filled.")
@@ -117,11 +142,23 @@ class Inputs(msgspec.Struct, frozen=True):
 
 class Outputs(msgspec.Struct, frozen=True):
     content: Annotated[Any, port(description="Parsed JSON or a text; base64 where it is neither.")]
-    response: dict[str, Any]
-    status_code: int
-    headers: dict[str, str]
-    success: bool
-    documents: Annotated[list[dict[str, Any]], port("document")]
+    response: Annotated[
+        dict[str, Any],
+        port(
+            description="All of it: `status_code`, `headers`, `content`, `is_json`, `url`, `method` and "
+            "`duration_ms`."
+        ),
+    ]
+    status_code: Annotated[int, port(description="The status of the answer; 0 where there was none.")]
+    headers: Annotated[dict[str, str], port(description="The headers of the answer, in small letters.")]
+    success: Annotated[bool, port(description="Whether there was an answer, of a status below 400.")]
+    documents: Annotated[
+        list[dict[str, Any]],
+        port(
+            "document",
+            description="The answer as a document, for splitters and stores; none where it is no text.",
+        ),
+    ]
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
@@ -337,6 +374,17 @@ NODE = NodeType.step(
     run,
     "HttpRequest",
     "HTTP request",
+    icon="globe",
+    examples=(
+        {"url": "https://example.com/orders/{{ input.order }}"},
+        {
+            "method": "POST",
+            "url": "https://example.com/orders",
+            "body": {"customer": "{{ input.customer }}"},
+            "auth_type": "bearer",
+            "auth_token": "…",
+        },
+    ),
     effect=True,
     tool=tool,
     aliases=("HttpClient", "HttpRequestNode", "HttpClientNode"),

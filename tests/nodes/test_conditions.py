@@ -242,6 +242,15 @@ ONE_OF = "a condition is one of 'all', 'any', 'not', a comparison; this one is "
             "'right' is not a pattern that RE2 reads: missing ): (a",
         ),
         ({"operation": "between", "right": [1]}, "'right' is [1]; allowed is a list of two, [low, high]"),
+        (
+            {"left": 1, "path": "a", "operation": "exists"},
+            "a comparison has both of 'left' and 'path'; allowed is one",
+        ),
+        ({"all": [EQUAL], "path": "a"}, ONE_OF + "'all' and a comparison"),
+        (
+            {"path": "a..b", "operation": "exists"},
+            "'path' is no path at '.b'; allowed are keys and indexes, as in customer.name or lines[0]",
+        ),
         ({"operation": "exists", "rigth": 1}, "Object contains unknown field `rigth`"),
         (nested(MAX_DEPTH + 1), "the condition is nested 21 levels deep; allowed are 20"),
         (wide(MAX_COMPARISONS + 1), "the condition has 201 comparisons; allowed are 200"),
@@ -259,6 +268,21 @@ def test_what_is_no_condition_is_refused_when_it_is_made(drawn: Any, words: str)
 )
 def test_what_is_just_allowed_or_open_is_a_condition(drawn: Any) -> None:
     assert msgspec.json.decode(msgspec.json.encode(condition(drawn))) == drawn
+
+
+@pytest.mark.parametrize(
+    ("drawn", "subject", "expected"),
+    [
+        ({"path": "age", "operation": "greater", "right": 5}, {"age": 6}, True),
+        ({"path": "age", "operation": "greater", "right": 5}, {"age": "4"}, False),
+        ({"path": "a.b[1]", "operation": "equal", "right": "x"}, {"a": {"b": [1, "x"]}}, True),
+        ({"path": "nope", "operation": "not_exists"}, {"age": 6}, True),
+        ({"path": "nope", "operation": "not_exists"}, None, True),
+        ({"all": [{"path": "a", "operation": "exists"}, {"operation": "not_empty"}]}, {"a": 1}, True),
+    ],
+)
+def test_a_comparison_may_look_into_what_arrives(drawn: Any, subject: Any, expected: bool) -> None:
+    assert holds(condition(drawn), subject) == expected
 
 
 NUMBER, DATE = "a number or a text of one", "a date or time as 2025-01-31 or 2025-01-31T12:00:00Z"
