@@ -14,7 +14,9 @@ from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 
 from flowserver.assembly import Flowserver, Role, assemble
+from flowserver.credentials import Credentials
 from flowserver.http.access import PUBLIC, KeyMiddleware
+from flowserver.http.credentials import CredentialController
 from flowserver.http.editor import execute
 from flowserver.http.health import live, ready
 from flowserver.http.metrics import metrics as read_metrics
@@ -44,11 +46,12 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
 
     api = Router(
         "/api/v1",
-        route_handlers=[WorkflowController, StartController, RunController, execute],
+        route_handlers=[WorkflowController, StartController, RunController, CredentialController, execute],
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
             "workflows": Provide(_workflows, sync_to_thread=False),
+            "credentials": Provide(_credentials, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
         },
     )
@@ -89,6 +92,10 @@ def _compiler(state: State) -> Compiler:
 
 def _workflows(state: State) -> Workflows:
     return state.flowserver.workflows  # type: ignore[no-any-return]
+
+
+def _credentials(state: State) -> Credentials:
+    return state.flowserver.credentials  # type: ignore[no-any-return]
 
 
 def _runs(state: State) -> Runs:

@@ -11,8 +11,10 @@ from uuid import UUID
 
 import httpx
 
+from flowserver import credentials
 from flowserver.accounts import Accounts
 from flowserver.census import Census
+from flowserver.credentials import Credentials
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
@@ -27,11 +29,13 @@ from flowserver.retention import prune
 from flowserver.runs import Runs
 from flowserver.settings import Settings
 from flowserver.signals import Kind, Signals
+from flowserver.vault import Vault, open_vault
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
 from nodes.contract import ModelDefaults
+from nodes.credentials import Credentials as CredentialsDoor
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -49,6 +53,8 @@ class Flowserver:
     compiler: Compiler
     accounts: Accounts
     workflows: Workflows
+    vault: Vault
+    credentials: Credentials
     runs: Runs
     feeds: Feeds
     metrics: Metrics
@@ -76,6 +82,9 @@ async def assemble(
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
         http = await stack.enter_async_context(_way_out(allowed))
+        vault = open_vault(settings)
+        kept = Credentials(pool, vault)
+        await kept.must_open()
         accounts = Accounts(pool)
         new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=role != "own")
         signals = Signals(dsn, pool)
@@ -88,7 +97,16 @@ async def assemble(
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
         resources = Resources(
-            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces
+            pool,
+            feeds,
+            EventBatches(pool),
+            signals,
+            workflows,
+            http,
+            models,
+            metrics,
+            traces,
+            doors={CredentialsDoor: credentials.door(kept)},
         )
         executor = Executor(
             resources,
@@ -119,6 +137,8 @@ async def assemble(
                 compiler,
                 accounts,
                 workflows,
+                vault,
+                kept,
                 runs,
                 feeds,
                 metrics,

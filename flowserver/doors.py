@@ -14,6 +14,8 @@ class Visitor(NamedTuple):
     run: UUID
     workflow: UUID | None
     session: str | None
+    learn: Callable[[str], None] = lambda _: None
+    """Told of each secret that the run gets to know, so that its errors are shown without it."""
 
 
 DoorMaker: TypeAlias = Callable[[Visitor], Any]

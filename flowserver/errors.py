@@ -11,7 +11,12 @@ What the server refuses on purpose:
     - NotOpen           the question is not open (any more)
     - RunEnded          the run has ended
     - ThreadBusy        the session has another run that is not done
+    - CredentialNameTaken  a credential of that name exists
   - Forgotten           it was kept for as long as it was to be
+  - NoEncryptionKey     this server can keep no secrets
+  - SecretUnreadable    a stored secret cannot be opened
+    - UnknownKey        it was sealed with a key that is not loaded
+    - DamagedSecret     it was changed, or belongs elsewhere
 * Unavailable           what the server needs cannot be used: at start, told in one sentence
 * Fenced                this process has lost its run to another one
 """
@@ -106,6 +111,17 @@ class ThreadBusy(Conflict):
         super().__init__(f"run {run} of this session {doing}; answer it, cancel it, or wait for its end")
 
 
+class CredentialNameTaken(Conflict):
+    """The organisation has a credential of that name."""
+
+    code = "name_taken"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is a credential named {name!r} already; take another name, or change that one"
+        )
+
+
 class Forgotten(FlowserverError):
     """It was kept for as long as its workflow wants."""
 
@@ -113,6 +129,38 @@ class Forgotten(FlowserverError):
 
     def __init__(self, what: str, run: UUID) -> None:
         super().__init__(f"the {what} of run {run} are no longer kept; its result is at /api/v1/runs/{run}")
+
+
+class NoEncryptionKey(FlowserverError):
+    """There is no key to seal secrets with."""
+
+    code = "no_encryption_key"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server has no key to seal secrets with; its operator has to set FLOWSERVER_ENCRYPTION_KEYS"
+        )
+
+
+class SecretUnreadable(FlowserverError):
+    """A stored secret cannot be opened."""
+
+    code = "secret_unreadable"
+
+
+class UnknownKey(SecretUnreadable):
+    """A secret was sealed with a key that is not loaded."""
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        super().__init__(f"the secret was sealed with the key {key_id!r}, which this server does not have")
+
+
+class DamagedSecret(SecretUnreadable):
+    """What is stored is not what was sealed for this place."""
+
+    def __init__(self) -> None:
+        super().__init__("the stored secret is damaged, or was sealed for another place")
 
 
 class Unavailable(Exception):

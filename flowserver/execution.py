@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -134,6 +134,7 @@ class Execution:
             self._feed.remember(created)
         self._with = resources
         self._compiled = compiled
+        self._learned: set[str] = set()
         self._control = RunControl()
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -321,15 +322,17 @@ class Execution:
             reporter=Observed(self._recorder, self._observation),
             http=self._with.http,
             models=self._with.models,
-            redact=lambda text: _redact(text, compiled, self._with.models),
+            redact=lambda text: _redact(text, compiled, self._with.models, self._learned),
             is_watched=lambda: self._is_watched or self._feed.is_watched,
-            doors=Doors(
-                self._with.doors, Visitor(claim.org_id, claim.id, claim.workflow_id, claim.session_id)
-            ),
+            doors=Doors(self._with.doors, self._visitor()),
             slots=asyncio.Semaphore(compiled.plan.max_concurrency),
             large=LargeValues(RunValues(self._with.pool, claim.id)),
             meter=Meter(limits, dict(self._recorder.spent)),
         )
+
+    def _visitor(self) -> Visitor:
+        claim = self.claim
+        return Visitor(claim.org_id, claim.id, claim.workflow_id, claim.session_id, self._learned.add)
 
     async def _remember(self) -> None:
         """Learn what earlier executions have told, so that nothing is told twice."""
@@ -384,9 +387,9 @@ def _load(modules: frozenset[str]) -> None:
         importlib.import_module(module)
 
 
-def _redact(text: str, compiled: Compiled, models: ModelDefaults) -> str:
+def _redact(text: str, compiled: Compiled, models: ModelDefaults, learned: Set[str]) -> str:
     """`text` without the secrets that the run has to do with; longer ones first, as they may hold others."""
-    secrets = {*compiled.plan.secrets, *filter(None, [models.api_key])}
+    secrets = {*compiled.plan.secrets, *filter(None, [models.api_key]), *learned}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

@@ -49,6 +49,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(min_length=16)] | None,
         about("An API key of the default organisation, instead of a made one.", secret=True),
     ] = None
+    encryption_keys: Annotated[
+        tuple[str, ...],
+        about(
+            "Keys that credentials are sealed with, as id:base64 or base64 with commas; the first one seals.",
+            secret=True,
+        ),
+    ] = ()
     openai_api_key: Annotated[
         str | None,
         about("For chat models whose drawing gives none.", secret=True, also="OPENAI_API_KEY"),
@@ -135,7 +142,8 @@ def listed(environment: Mapping[str, str] | None = None, env_file: Path = Path("
 def secrets(settings: Settings) -> list[str]:
     """The values that nobody may be shown."""
     hidden = [info.name for info in fields(Settings) if _meta(info.type)["secret"]]
-    return [value for name in hidden if (value := getattr(settings, name))]
+    values = [getattr(settings, name) for name in hidden]
+    return [each for value in values for each in ((value,) if isinstance(value, str) else value or ())]
 
 
 def variable(name: str) -> str:

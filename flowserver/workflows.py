@@ -14,13 +14,16 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
 import sql
+from flowserver.credentials import unknown as unknown_credentials
 from flowserver.db import Pool, row_of
 from flowserver.errors import NotFound, RevisionConflict
 from flowserver.ids import new_id
 from flowserver.subflows import with_subflows
 from graphs.called import called_by
 from graphs.compile import Checked, Compiled, Compiler
-from graphs.problems import Problem, Problems
+from graphs.credentials import named_credentials
+from graphs.problems import InvalidWorkflow, Problem, Problems
+from graphs.resolve import in_place
 from graphs.spec import read
 
 _QUERIES = sql.queries("workflows")
@@ -152,7 +155,7 @@ class Workflows:
     async def check(self, org: UUID, flow_data: Any) -> Checked:
         """Find every problem of a drawing, also in the workflows that it runs; its own version."""
         whole = await self._whole(org, flow_data)
-        checked = self._compiler.check(whole)
+        checked = _refused(self._compiler.check(whole), await self._unknown_credentials(org, flow_data))
         if whole is flow_data:
             return checked
         own = {key: value for key, value in flow_data.items() if key != "subflows"}
@@ -165,7 +168,22 @@ class Workflows:
             InvalidWorkflow: It does not compile.
         """
         whole = await self._whole(org, flow_data)
-        return self._compiler.compile(whole), whole
+        return await self._compiled_for(org, flow_data, whole), whole
+
+    async def _compiled_for(self, org: UUID, flow_data: Any, whole: Any) -> Compiled:
+        """The graph of the `whole` of a drawing; one whose credentials are not there has none."""
+        if unknown := await self._unknown_credentials(org, flow_data):
+            raise InvalidWorkflow(_refused(self._compiler.check(whole), unknown).problems)
+        return self._compiler.compile(whole)
+
+    async def _unknown_credentials(self, org: UUID, flow_data: Any) -> list[Problem]:
+        """What the drawing says of credentials that are not there; a step that has none fails in its run."""
+        named = named_credentials(flow_data, self._compiler.registry)
+        if not named:
+            return []
+        async with self._pool.connection() as conn:
+            lost = await unknown_credentials(conn, org, {each.id for each in named})
+        return [each.is_unknown() for each in named if each.id in lost]
 
     async def _whole(self, org: UUID, flow_data: Any) -> Any:
         if not isinstance(flow_data, Mapping) or not called_by(flow_data, self._compiler.registry):
@@ -192,7 +210,8 @@ class Workflows:
             return known, None
         flow_data = await self._version(org, version or draft)
         whole = await self._whole(org, flow_data)
-        return self._compiler.compile(whole), None if whole is flow_data else whole
+        compiled = await self._compiled_for(org, flow_data, whole)
+        return compiled, None if whole is flow_data else whole
 
     async def compiled(self, org: UUID, version: str) -> Compiled:
         """The graph of a version that has been saved or run before.
@@ -224,6 +243,13 @@ async def keep_version(
 
 def json(value: Any) -> Json:
     return Json(value, dumps=msgspec.json.encode)
+
+
+def _refused(checked: Checked, problems: list[Problem]) -> Checked:
+    """What is known of a drawing in which `problems` were found, too."""
+    if not problems:
+        return checked
+    return replace(checked, problems=tuple(in_place([*checked.problems, *problems])), plan=None)
 
 
 def _workflow(row: DictRow, checked: Checked) -> Workflow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -156,7 +157,7 @@ class Acting:
         step = self.step
         inputs = _inputs(step.type.inputs, arrived)
         config = step.settings.fill(self._lookup(step))
-        given = [self._bound(step)] if step.type.bindings.__struct_fields__ else []
+        given = [await self._bound(step)] if step.type.bindings.__struct_fields__ else []
         made = await step.type.act(config, inputs, *given, self._context(step))
         return step.type.outputs(await self.call(made)) if isinstance(made, Call) else made
 
@@ -231,27 +232,36 @@ class Acting:
             self.usage[key] = self.usage.get(key, 0) + amount
         self.run.meter.add(self.step.id, usage)
 
-    def _bound(self, node: Step | Part) -> msgspec.Struct:
+    async def _bound(self, node: Step | Part) -> msgspec.Struct:
         """What the providers of `node` make, by its binding ports."""
         values: dict[str, Any] = {}
         for port in binding_ports(node.type.bindings):
             if ids := node.bindings.get(port.name):
-                made = [self._provided(self.plan.parts[id]) for id in ids]
+                made = [await self._provided(self.plan.parts[id]) for id in ids]
                 values[port.name] = tuple(made) if port.many else made[0]
         return node.type.bindings(**values)
 
-    def _provided(self, part: Part) -> Any:
+    async def _provided(self, part: Part) -> Any:
         if part.type.is_step:
             assert part.type.tool is not None  # resolve binds no other steps
-            return part.type.tool(part.settings.fill(self._lookup(part)), self._context(part))
-        if part.id in self.run.objects:
+            tool = part.type.tool(part.settings.fill(self._lookup(part)), self._context(part))
+            return await tool if inspect.isawaitable(tool) else tool
+        async with self.run.making.setdefault(part.id, asyncio.Lock()):
+            if part.id not in self.run.objects:
+                made = await self._make(part)
+                if part.settings.ready is None:
+                    return made
+                self.run.objects[part.id] = made
             return self.run.objects[part.id]
+
+    async def _make(self, part: Part) -> Any:
         began = time.perf_counter()
         place = Place(part.id, self.place.within)
         self.run.reporter.started(place, part.type)
-        made = part.type.act(part.settings.fill(self._lookup(part)), self._bound(part), self._context(part))
-        if part.settings.ready is not None:
-            self.run.objects[part.id] = made
+        bound = await self._bound(part)
+        made = part.type.act(part.settings.fill(self._lookup(part)), bound, self._context(part))
+        if inspect.isawaitable(made):
+            made = await made
         self.run.reporter.finished(place, part.type, {}, milliseconds(began), {})
         return made
 

@@ -93,11 +93,13 @@ def _bound(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
 
 
 def _credentials(node: Step | Part, where: NodeSpec, problems: Problems) -> None:
-    secrets = [info.name for info in fields(node.type.config) if extra(info.type, "secret", False)]
+    known = fields(node.type.config)
+    used = {name for info in known for name in (info.name, *extra(info.type, "also", ()))}
+    secrets = [info.name for info in known if extra(info.type, "secret", False)]
     hint = f"set {' or '.join(map(repr, secrets))} instead" if secrets else None
     for key in CREDENTIALS:
-        if where.data.get(key):
-            message = "this server keeps no credentials yet, so this one is not used"
+        if where.data.get(key) and key not in used:
+            message = f"{node.type.name} takes no credential, so this one is not used"
             problems.warning("credential_unavailable", node.id, where.at("data", key), message, hint)
 
 

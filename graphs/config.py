@@ -44,8 +44,6 @@ class Settings:
     outlines: Mapping[str, Any] = field(default_factory=dict)
     """Open field -> its value with other values in place of the templates, where it is made of structs."""
     ready: msgspec.Struct | None = None
-    credential: str | None = None
-    """The id of the credential that the drawing names."""
     valid: bool = True
     """Whether nothing is wrong; if something is, these are only searched for more mistakes."""
 
@@ -54,6 +52,12 @@ class Settings:
         """The values of secret settings."""
         hidden = [info.name for info in fields(self.type) if extra(info.type, "secret", False)]
         return tuple(self.fixed[name] for name in hidden if self.fixed.get(name))
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """The ids of the credentials that it uses."""
+        names = [info.name for info in fields(self.type) if extra(info.type, "credential", False)]
+        return tuple(self.fixed[name] for name in names if self.fixed.get(name))
 
     def provisional(self) -> msgspec.Struct:
         """What is known before a run; settings that it fills are outlined, or have their defaults, or `None`.
@@ -115,7 +119,6 @@ def read_settings(node: NodeSpec, node_type: NodeType, problems: Problems) -> Se
         reading.open,
         tuple(reading.paths),
         reading.outlines,
-        credential=next((str(node.data[key]) for key in CREDENTIALS if node.data.get(key)), None),
     )
     if problems.errors > before:
         return dataclasses.replace(settings, valid=False)

@@ -350,6 +350,7 @@ class Frame(Standing):
             within=(*place.within, ("call", step.id, 0)),
             outer={},
             objects={},
+            making={},
             witness=None,
             meter=self.run.meter.inside(plan.limits),
         )

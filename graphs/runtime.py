@@ -201,6 +201,8 @@ class Run:
     """For an item of a map: the state of the steps around it."""
     objects: dict[str, Any] = field(default_factory=dict)
     """What providers made, by node id."""
+    making: dict[str, asyncio.Lock] = field(default_factory=dict)
+    """Held while a provider is made: what two steps share is made once."""
     gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     """How many items of a map may run at once, by the place of the map."""
     witness: Witness | None = None

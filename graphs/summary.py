@@ -130,7 +130,7 @@ def _calls(plan: Plan, region: Region) -> int | None:
 
 
 def _credentials(plan: Plan) -> tuple[str, ...]:
-    own = {node.settings.credential for node in plan.nodes if node.settings.credential}
+    own = {id for node in plan.nodes for id in node.settings.credentials}
     return tuple(sorted(own.union(*(_credentials(child) for child in plan.children.values()))))
 
 

@@ -94,7 +94,7 @@ class WorkflowRef(msgspec.Struct, frozen=True):
 Run: TypeAlias = Callable[..., Awaitable[Any]]
 """`async def run(config, inputs, bindings, ctx)`; leave out `bindings` where the type has none."""
 Make: TypeAlias = Callable[..., Any]
-"""`def make(config, bindings, ctx)`: the object that other nodes use."""
+"""`def make(config, bindings, ctx)`, or `async def`: the object that other nodes use."""
 Routes: TypeAlias = Callable[[Any], Sequence[str]]
 
 
@@ -104,14 +104,22 @@ def setting(
     template: bool = True,
     description: str | None = None,
     when: Mapping[str, Sequence[Any]] | None = None,
+    credential: bool = False,
 ) -> msgspec.Meta:
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
     `also` lists other spellings found in saved drawings, `secret` keeps the value out of everything
     that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run.
     `when` says for which values of other fields it means anything: forms show it only then.
+    `credential` says that it holds the id of one: see `nodes.credentials`.
     """
-    extra = {"also": also, "secret": secret, "template": template, "when": dict(when or {})}
+    extra = {
+        "also": also,
+        "secret": secret,
+        "template": template,
+        "when": dict(when or {}),
+        "credential": credential,
+    }
     return msgspec.Meta(description=description, extra=extra)
 
 
@@ -150,7 +158,7 @@ class NodeType:
     ignores: tuple[str, ...] = ()
     """Config keys that editors save and that mean nothing here; they cause no warning."""
     tool: Make | None = None
-    """`def tool(config, ctx)`: this step as an agent's tool, if it can be one."""
+    """`def tool(config, ctx)`, or `async def`: this step as an agent's tool, if it can be one."""
     effect: bool = False
     """Running it does something outside, costs money or may wait: it is not repeated lightly."""
     gives: type | None = None
@@ -281,7 +289,7 @@ class NodeType:
         examples: Sequence[Mapping[str, Any]] = (),
         upgrade: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None,
     ) -> Self:
-        """Declare `def make(config, bindings, ctx)`: an object for others, built once per run."""
+        """Declare `def make(config, bindings, ctx)`, or `async def`: an object for others, once per run."""
         hints = _signature(make, name, [["config", "bindings", "ctx"]])
         return cls(
             name=name,

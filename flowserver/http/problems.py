@@ -18,9 +18,11 @@ from flowserver.errors import (
     Conflict,
     FlowserverError,
     Forgotten,
+    NoEncryptionKey,
     NotAuthenticated,
     NotFound,
     RevisionConflict,
+    SecretUnreadable,
 )
 from graphs.problems import InvalidWorkflow
 
@@ -33,6 +35,8 @@ _STATUS: Mapping[type[FlowserverError], int] = {
     RevisionConflict: 412,
     Conflict: 409,
     Forgotten: 410,
+    NoEncryptionKey: 503,
+    SecretUnreadable: 409,
 }
 
 logger = logging.getLogger(__name__)

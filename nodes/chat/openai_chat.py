@@ -11,6 +11,9 @@ import msgspec
 from pydantic import SecretStr
 
 from nodes.contract import ChatModel, NodeError, NodeType, Nothing, RunContext, port, setting
+from nodes.credentials import CredentialId, Credentials
+
+OPENAI = "https://api.openai.com/v1"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,7 +24,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "openai_api_base", "api_base", "endpoint", description="Of an OpenAI-compatible server, to /v1."
         ),
     ] = None
-    api_key: Annotated[str | None, setting("openai_api_key", secret=True)] = None
+    credential_id: CredentialId = None
+    api_key: Annotated[
+        str | None,
+        setting(
+            "openai_api_key", secret=True, description="Better kept as a credential, which wins over it."
+        ),
+    ] = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -38,8 +47,10 @@ class Outputs(msgspec.Struct, frozen=True):
     llm: Annotated[Any, port("output", "model")]
 
 
-def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
+async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     """A LangChain chat model; its client is the run's guarded one."""
+    if config.credential_id:
+        config = await _with_credential(config, config.credential_id, ctx)
     from langchain_openai import ChatOpenAI  # noqa: PLC0415  half a second and 20 MB that many servers never need
     from langchain_openai.chat_models.base import BaseChatOpenAI  # noqa: PLC0415
 
@@ -63,6 +74,22 @@ def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
         http_async_client=ctx.http,
         http_client=_no_sync_client(),
         **settings,
+    )
+
+
+async def _with_credential(config: Config, id: str, ctx: RunContext) -> Config:
+    """`config` with what the credential says; it goes nowhere but where that is for."""
+    usual = _host(ctx.models.base_url or OPENAI)
+    host = _host(config.base_url) if config.base_url else None
+    known = await ctx.door(Credentials).get(id, host=host, usual=usual)
+    if not known.get("api_key"):
+        message = f"the credential of {ctx.name!r} has no field 'api_key'; it has: {', '.join(known)}"
+        raise NodeError(message, code="missing_key", is_final=True)
+    return msgspec.structs.replace(
+        config,
+        api_key=known["api_key"],
+        base_url=config.base_url or known.get("base_url") or None,
+        organization=config.organization or known.get("organization") or None,
     )
 
 
@@ -91,7 +118,11 @@ def _no_sync_client() -> httpx.Client:
 
 
 def hosts(config: Config) -> list[str]:
-    return [urlsplit(config.base_url or "https://api.openai.com").hostname or ""]
+    return [_host(config.base_url or OPENAI)]
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 NODE = NodeType.provider(
@@ -102,6 +133,6 @@ NODE = NodeType.provider(
     outputs=Outputs,
     aliases=("OpenAINode", "OpenAIChatNode"),
     imports=("langchain_openai.chat_models.base",),
-    ignores=("credential_id", "credential", "streaming", "tavily_api_key", "verify_ssl"),
+    ignores=("streaming", "tavily_api_key", "verify_ssl"),
     hosts=hosts,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -326,6 +327,8 @@ async def test_dead_branches_are_skipped_with_the_reason_and_joins_run_once(clie
 async def test_everything_of_another_organisation_is_not_there(client: Client, dsn: str) -> None:
     saved = (await client.post("/workflows", json={"name": "w", "flow_data": ASK})).json()
     run_ = (await client.post(f"/workflows/{saved['id']}/runs", json={})).json()
+    secret = {"name": "c", "data": {"api_key": "sk-ours"}}
+    kept = (await client.post("/credentials", json=secret)).json()
     stranger = {"Authorization": "Bearer key-of-a-stranger"}
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
         await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
@@ -348,15 +351,16 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("GET", f"/runs/{run_['id']}/events", None),
         ("POST", f"/runs/{run_['id']}/cancel", None),
         ("POST", f"/runs/{run_['id']}/resume", {"question_id": run_["questions"][0]["id"], "answer": "yes"}),
+        ("GET", f"/credentials/{kept['id']}", None),
+        ("PATCH", f"/credentials/{kept['id']}", {"data": {"api_key": "sk-theirs"}}),
+        ("DELETE", f"/credentials/{kept['id']}", None),
     ]
+    ids = (saved["id"], run_["id"], kept["id"])
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
-    tried = {
-        (method, "/api/v1" + path.replace(saved["id"], "{id}").replace(run_["id"], "{id}"))
-        for method, path, _ in calls
-    }
+    tried = {(method, "/api/v1" + re.sub("|".join(ids), "{id}", path)) for method, path, _ in calls}
     assert tried == with_ids  # a new route needs a row here
     calls += [
         ("POST", "/workflows/execute", {"workflow_id": saved["id"]}),
@@ -366,7 +370,7 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         response = await client.request(method, path, json=body, headers=stranger)
         assert response.status_code == 404, (method, path)
         assert response.json()["type"] == "urn:flowserver:problem:not_found"
-    for path in ("/workflows", "/runs", f"/runs?workflow_id={saved['id']}"):
+    for path in ("/workflows", "/runs", "/credentials", f"/runs?workflow_id={saved['id']}"):
         assert (await client.get(path, headers=stranger)).json()["items"] == []
     assert (await client.get(f"/workflows/{saved['id']}")).json() == saved
     assert (await client.get(f"/runs/{run_['id']}")).json() == run_
