@@ -75,12 +75,13 @@ class Acting:
                 Exception,
                 SystemExit,
             ) as exc:  # whatever a step raises is its failure, told once, by name
-                failed = self._failure(exc)
-                if attempt >= retries.attempts or not _may_get_better(exc):
+                own = _own(exc)
+                failed = self._failure(own)
+                if attempt >= retries.attempts or not _may_get_better(own):
                     return self.give_up(failed, exc, arrived)
                 self.run.reporter.failed(self.place, failed.error, will_retry=True)
                 attempt += 1
-                await asyncio.sleep(retries.before(attempt, random.random(), _wished(exc)))
+                await asyncio.sleep(retries.before(attempt, random.random(), _wished(own)))
 
     def give_up(
         self, failed: StepFailed, cause: BaseException | None = None, arrived: Arrived | None = None
@@ -298,6 +299,14 @@ def _fit(value: Any, port: Port) -> Any:
     except msgspec.ValidationError as exc:
         message = f"the input {port.name!r} cannot take what arrived: {exc}"
         raise NodeError(message, code="bad_input") from None
+
+
+def _own(exc: BaseException) -> BaseException:
+    """The error of ours that a provider's library has wrapped into one of its own; else `exc`."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, NodeError):
+        cause = cause.__cause__
+    return cause or exc
 
 
 def _may_get_better(exc: BaseException) -> bool:

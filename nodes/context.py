@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
@@ -51,6 +51,8 @@ class Memory:
     """The id of the memory node: two steps that share the node share the conversation."""
     trim: Callable[[Sequence[Any]], list[Any]]
     """Choose from all kept LangChain messages, oldest first, those that a model is shown."""
+    sum_up: Callable[[str, Sequence[Any]], Awaitable[str]] | None = None
+    """(the summary so far, messages) -> that of both, for what `trim` leaves out; else it is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
