@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import httpx
 import msgspec
+from langgraph._internal._constants import CONFIG_KEY_SCRATCHPAD
+from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import interrupt
 
@@ -51,11 +53,15 @@ class Acting:
     """The rounds of the loops around it, as far as the map around it."""
     call: Callable[[Call], Awaitable[Any]]
     """Runs another workflow for the step; gives its result."""
+    serve: Callable[[str, Any], Awaitable[Any]]
+    """Runs another workflow for a tool, which is known by its id; gives its result."""
     check: Callable[[str, Any], None]
     """Refuses a value that a variable cannot take."""
     kept: dict[str, list[Any]] = field(default_factory=dict)
     """What it adds to variables and conversations, by channel."""
     usage: dict[str, int] = field(default_factory=dict)
+    answered: list[Any] = field(default_factory=list)
+    """What it has asked before it ran this time, and got."""
 
     async def act(self, arrived: Arrived) -> Outcome | Items:
         """Run the step by its policy, and tell what becomes of it.
@@ -129,7 +135,7 @@ class Acting:
     async def _attempt(self, arrived: Arrived) -> Outcome | Items:
         self.kept.clear()
         self.usage.clear()
-        if self.step.type.effect and not self.step.type.asks:
+        if self.step.type.effect and not self.step.asks:
             async with self.run.slots:
                 return await self._once(arrived)
         return await self._once(arrived)
@@ -194,6 +200,8 @@ class Acting:
 
     def _context(self, node: Step | Part) -> RunContext:
         key = f"{self.run.id}\n{Place(node.id, self.place.within).key}"
+        if node is not self.step and self.step.asks and (answered := len(self._answers())):
+            key += f"\n{answered}"  # what a tool does after an answer is not what it did before
         return RunContext(
             step=node.id,
             name=node.name,
@@ -207,6 +215,10 @@ class Acting:
             is_watched=self.run.is_watched,
             doors=self.run.doors,
             ask=self._ask,
+            answers=self._answers,
+            tell=self._tell,
+            redact=self.run.redact,
+            call=lambda given: self.serve(node.id, given),
             recall=lambda memory: list(self.state.get(messages(memory.channel)) or ()),
             remember=self._remember,
             set_variable=self._set,
@@ -214,7 +226,17 @@ class Acting:
         )
 
     def _ask(self, question: Question) -> Any:
-        return interrupt({**self.place.told, "question": msgspec.to_builtins(question)})
+        return interrupt({**self.place.told, "question": clean(msgspec.to_builtins(question))})
+
+    def _answers(self) -> list[tuple[Any, Any]]:
+        """What it was answered so far; LangGraph gives the values one by one, and stops behind the last."""
+        known = get_config()["configurable"][CONFIG_KEY_SCRATCHPAD].resume if self.step.asks else ()
+        while len(self.answered) < len(known):
+            self.answered.append(interrupt(None))
+        return [(each["answer"], each["kept"]) for each in self.answered]
+
+    def _tell(self, event: str, data: Mapping[str, Any]) -> None:
+        self.run.reporter.happened(self.place, event, _redacted(dict(data), self.run.redact))
 
     def _remember(self, memory: Memory, new: Sequence[Any]) -> None:
         self.kept.setdefault(messages(memory.channel), []).extend(new)
@@ -265,6 +287,18 @@ class Acting:
             made = await made
         self.run.reporter.finished(place, part.type, {}, milliseconds(began), {})
         return made
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case Mapping():
+            return {redact(str(key)): _redacted(item, redact) for key, item in value.items()}
+        case list() | tuple():
+            return [_redacted(item, redact) for item in value]
+        case _:
+            return value
 
 
 def left_by(made: Any) -> dict[str, Any]:

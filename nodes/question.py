@@ -42,6 +42,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     actions: tuple[Action, ...] = ()
     seconds: float | None = None
     """How long it may stay open; `None` is for ever."""
+    kept: Any = None
+    """What the step has to know when it goes on, as JSON; it comes back with the answer, and is not shown."""
 
     def accept(self, answer: Any) -> Any:
         """Return `answer` in its full form, `{"action", "values"}` where there are actions.
