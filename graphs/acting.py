@@ -21,7 +21,7 @@ from langgraph.types import interrupt
 
 from graphs.plan import ERROR, Part, Plan, Reference, Step
 from graphs.ports import Port, binding_ports, ports
-from graphs.runtime import LimitReached, Place, Run, StepFailed
+from graphs.runtime import LimitReached, Place, Run, StepFailed, asked_at
 from graphs.state import Outcome, State, current, messages, outcome, variable
 from graphs.templates import Lookup, Missing, Path, follow
 from graphs.values import UnsafeValue, clean
@@ -216,6 +216,7 @@ class Acting:
             doors=self.run.doors,
             ask=self._ask,
             answers=self._answers,
+            asked=self._kept,
             tell=self._tell,
             redact=self.run.redact,
             call=lambda given: self.serve(node.id, given),
@@ -234,6 +235,9 @@ class Acting:
         while len(self.answered) < len(known):
             self.answered.append(interrupt(None))
         return [(each["answer"], each["kept"]) for each in self.answered]
+
+    def _kept(self) -> Any:
+        return self.run.kept.get(asked_at(self.place.told))
 
     def _tell(self, event: str, data: Mapping[str, Any]) -> None:
         self.run.reporter.happened(self.place, event, _redacted(dict(data), self.run.redact))

@@ -43,6 +43,12 @@ def _told(kind: str, step: str, number: int) -> dict[str, Any]:
     return {"step": step} if kind == "call" and not number else {"step": step, kind: number}
 
 
+def asked_at(told: Mapping[str, Any]) -> bytes:
+    """The key of the place that a question says it was asked at."""
+    where = {"step": told["step"], "within": told.get("within") or []}
+    return msgspec.json.encode(where, order="deterministic")
+
+
 class Reporter(Protocol):
     """Who is told what the steps do."""
 
@@ -207,6 +213,9 @@ class Run:
     """For an item of a map: the state of the steps around it."""
     objects: dict[str, Any] = field(default_factory=dict)
     """What providers made, by node id."""
+    kept: dict[bytes, Any] = field(default_factory=dict)
+    """What steps have kept with questions that are still open, by `asked_at`: when one is answered, the steps
+    that asked the others run again, too."""
     served: dict[str, int] = field(default_factory=dict)
     """How often tools that are workflows have run, from 0, by node id."""
     making: dict[str, asyncio.Lock] = field(default_factory=dict)

@@ -99,6 +99,8 @@ class RunContext:
     """Whether anybody may want partial output; where nobody does, a step need not ask for it."""
     answers: Callable[[], list[tuple[Any, Any]]] = list
     """What this step has asked with something `kept` and was answered, oldest first: (answer, kept)."""
+    asked: Callable[[], Any] = lambda: None
+    """What it has `kept` with a question that is still open: it runs again as another one was answered."""
     tell: Callable[[str, Mapping[str, Any]], None] = lambda event, data: None
     """Add an event to the run's: `tool.called`, `tool.returned`."""
     redact: Callable[[str], str] = str

@@ -163,15 +163,18 @@ def _held(config: Config, tools: Sequence[BaseTool]) -> frozenset[str]:
 
 
 def _taken_up(ctx: RunContext) -> _Turn | None:
-    """The conversation that an answer goes on with."""
+    """The conversation that goes on: with an answer, or with a question that has none yet."""
     from langchain_core.messages import messages_from_dict  # noqa: PLC0415
 
-    if not (answers := ctx.answers()):
+    answers = ctx.answers()
+    again = ctx.asked()  # a question that is newer than any answer
+    if again is None and not answers:
         return None
-    answer, kept = answers[-1]
+    answer, kept = (None, again) if again is not None else answers[-1]
     messages = cast("list[AnyMessage]", messages_from_dict(kept["messages"]))
     turn = _Turn(messages, kept["asked"], dict(kept["usage"]), dict(kept["decided"]))
-    turn.decided[kept["call"]] = _refusal(answer)
+    if again is None:
+        turn.decided[kept["call"]] = _refusal(answer)
     ctx.used(turn.usage)
     return turn
 
@@ -215,6 +218,7 @@ async def _carry_out(
         elif call["name"] not in known:
             answers.append(refused(call, f"there is no tool {call['name']!r}"))
         else:
+            turn.usage["tool_calls"] = turn.usage.get("tool_calls", 0) + 1
             answers.append(await called(call, _making(known[call["name"]], call), ctx))
     turn.messages += answers
 
@@ -340,7 +344,9 @@ def _agent(most: int, tools: Sequence[BaseTool], held: frozenset[str], schema: M
 
     @wrap_tool_call
     async def use(request: Any, handler: Any) -> Any:
-        return await called(request.tool_call, lambda: handler(request), request.runtime.context.ctx)
+        given: _Talk = request.runtime.context
+        given.usage["tool_calls"] = given.usage.get("tool_calls", 0) + 1
+        return await called(request.tool_call, lambda: handler(request), given.ctx)
 
     @after_model(can_jump_to=["end"])
     def hold(state: Any, runtime: Any) -> dict[str, Any] | None:
