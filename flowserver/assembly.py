@@ -14,7 +14,9 @@ import httpx
 from flowserver import credentials
 from flowserver.accounts import Accounts
 from flowserver.census import Census
+from flowserver.connections import Connections
 from flowserver.credentials import Credentials
+from flowserver.databases import Databases
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
@@ -34,8 +36,10 @@ from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
+from nodes.connections import Connections as ConnectionsDoor
 from nodes.contract import ModelDefaults
 from nodes.credentials import Credentials as CredentialsDoor
+from nodes.databases import Databases as DatabasesDoor
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -96,6 +100,8 @@ async def assemble(
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
+        connections = Connections(allowed)
+        databases = Databases(connections)
         resources = Resources(
             pool,
             feeds,
@@ -106,7 +112,11 @@ async def assemble(
             models,
             metrics,
             traces,
-            doors={CredentialsDoor: credentials.door(kept)},
+            doors={
+                CredentialsDoor: credentials.door(kept),
+                ConnectionsDoor: lambda visitor: connections,
+                DatabasesDoor: lambda visitor: databases,
+            },
         )
         executor = Executor(
             resources,

@@ -73,6 +73,16 @@ def outbound_client(
     return _AsyncClient(transport=transport, **_options(timeout))
 
 
+def policy_for(host: str, port: int, allow: Sequence[str]) -> Policy:
+    """Which addresses a workflow may connect to under `host`: with the operator's leave, private ones too.
+
+    For connections that are not HTTP, so that every port is as good as another.
+    """
+    host = host.strip("[]").lower().rstrip(".")
+    known = {(host, None), (host, port)}
+    return _PUBLIC if _read(allow).isdisjoint(known) else _ALLOWED
+
+
 # Azure's wire server hands out machine secrets from an address that counts as public.
 _AZURE = Block(ip_network("168.63.129.16/32"), "Cloud metadata (Azure)", "Microsoft", Reach.DENIED)
 _DENIED = AddressTable((*DEFAULT_DENIED.blocks, _AZURE))
