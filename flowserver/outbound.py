@@ -44,7 +44,8 @@ from flowserver.metered import Meter, MeteredBody
 from nodes.contract import NodeError
 
 # httpx's INFO lines hold whole URLs, secrets in their queries included.
-logging.getLogger("httpx").setLevel(logging.WARNING)
+for library in ("httpx", "httpx2"):
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class UrlNotAllowed(NodeError):
