@@ -37,7 +37,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    input: Any = None
+    input: Annotated[Any, port(description="The input of its run, if the setting is empty.")] = None
 
 
 class Outputs(msgspec.Struct, frozen=True):
@@ -75,4 +75,6 @@ NODE = NodeType.step(
     tool=tool,
     calls=lambda config: WorkflowRef(config.workflow, config.workflow_version or None),
     aliases=("SubflowNode", "ExecuteWorkflow"),
+    icon="workflow",
+    examples=({"workflow": "Summarise", "input": "{{ input }}"},),
 )
