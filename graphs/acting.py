@@ -135,7 +135,7 @@ class Acting:
     async def _attempt(self, arrived: Arrived) -> Outcome | Items:
         self.kept.clear()
         self.usage.clear()
-        if self.step.type.effect and not self.step.asks:
+        if self.step.type.effect and not self.step.type.asks:
             async with self.run.slots:
                 return await self._once(arrived)
         return await self._once(arrived)
