@@ -1,4 +1,4 @@
-"""A chat model of any server that speaks OpenAI's chat-completions API, as vLLM, OpenRouter and LM Studio do."""
+"""A chat model of any server that speaks OpenAI's chat-completions API, such as vLLM or OpenRouter."""
 
 from __future__ import annotations
 
