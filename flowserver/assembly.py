@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -18,10 +18,11 @@ from flowserver.answering import Answers
 from flowserver.callbacks import Callbacks
 from flowserver.census import Census
 from flowserver.collections import Collections
+from flowserver.connections import Connections
 from flowserver.credentials import Credentials
+from flowserver.databases import Databases
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
-from flowserver.doors import DoorMaker
 from flowserver.errors import Unavailable
 from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
@@ -51,9 +52,11 @@ from graphs.options import Retention
 from nodes import registry
 from nodes.answers import Answers as AnswersDoor
 from nodes.catalogue import Catalogue
+from nodes.connections import Connections as ConnectionsDoor
 from nodes.contract import ModelDefaults
 from nodes.credentials import Credentials as CredentialsDoor
-from nodes.memories import Memories
+from nodes.databases import Databases as DatabasesDoor
+from nodes.long_term_memory import Memories
 from nodes.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -123,6 +126,8 @@ async def assemble(
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
+        connections = Connections(allowed)
+        databases = Databases(connections)
         resources = Resources(
             pool,
             feeds,
@@ -133,7 +138,14 @@ async def assemble(
             models,
             metrics,
             traces,
-            doors=_doors(pool, kept),
+            doors={
+                AnswersDoor: answering.door(pool),
+                ConnectionsDoor: lambda visitor: connections,
+                CredentialsDoor: credentials.door(kept),
+                DatabasesDoor: lambda visitor: databases,
+                Memories: lambda visitor: OrgMemories(pool, visitor.org, visitor.workflow),
+                Vectors: lambda visitor: OrgVectors(pool, visitor.org),
+            },
         )
         executor = Executor(
             resources,
@@ -201,16 +213,6 @@ async def assemble(
                 await each.stop()
             await executor.stop(settings.grace_seconds)
             await signals.stop()
-
-
-def _doors(pool: Pool, kept: Credentials) -> dict[type[Any], DoorMaker]:
-    """What else of the world steps may use, by the protocol of `nodes` that says how."""
-    return {
-        CredentialsDoor: credentials.door(kept),
-        AnswersDoor: answering.door(pool),
-        Vectors: lambda visitor: OrgVectors(pool, visitor.org),
-        Memories: lambda visitor: OrgMemories(pool, visitor.org, visitor.workflow),
-    }
 
 
 def _retention(settings: Settings) -> Retention:

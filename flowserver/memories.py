@@ -18,7 +18,7 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 from flowserver.collections import storable
 from flowserver.db import Pool
 from nodes.contract import NodeError
-from nodes.memories import Remembered
+from nodes.long_term_memory import Remembered
 from nodes.vectors import Embedder
 
 _MOST_LABELS = 10
@@ -28,7 +28,7 @@ _MOST = 200
 
 
 class OrgMemories:
-    """Fulfils `nodes.memories.Memories` for one organisation."""
+    """Fulfils `nodes.long_term_memory.Memories` for one organisation."""
 
     def __init__(self, pool: Pool, org: UUID, workflow: UUID | None) -> None:
         self._pool = pool

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from nodes.contract import NodeType, RunContext, port, setting
-from nodes.memories import Memories
+from nodes.long_term_memory import Memories
 from nodes.texts import to_text
 from nodes.vectors import Embedder
 
