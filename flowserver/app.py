@@ -14,8 +14,10 @@ from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 
 from flowserver.assembly import Flowserver, Role, assemble
+from flowserver.files import FileStore
 from flowserver.http.access import PUBLIC, KeyMiddleware
 from flowserver.http.editor import execute
+from flowserver.http.files import FileController
 from flowserver.http.health import live, ready
 from flowserver.http.metrics import metrics as read_metrics
 from flowserver.http.problems import HANDLERS
@@ -30,6 +32,9 @@ from graphs.compile import Compiler
 
 VERSION = "0.1.0"
 
+_MOST_AROUND_A_FILE = 100_000
+"""Bytes that a form may have beside the file in it."""
+
 
 def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litestar:
     """The application on the database at `dsn`; it connects when it is started."""
@@ -42,14 +47,20 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             app.state.flowserver = flowserver
             yield
 
+    most_upload = int(settings.max_upload_mb * 1_000_000)
+    files = Router(
+        "/", route_handlers=[FileController], request_max_body_size=most_upload + _MOST_AROUND_A_FILE
+    )
     api = Router(
         "/api/v1",
-        route_handlers=[WorkflowController, StartController, RunController, execute],
+        route_handlers=[WorkflowController, StartController, RunController, execute, files],
         dependencies={
             "org": Provide(_org, sync_to_thread=False),
             "compiler": Provide(_compiler, sync_to_thread=False),
             "workflows": Provide(_workflows, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
+            "files": Provide(_files, sync_to_thread=False),
+            "most_upload": Provide(lambda: most_upload, sync_to_thread=False),
         },
     )
     app = Litestar(
@@ -93,3 +104,7 @@ def _workflows(state: State) -> Workflows:
 
 def _runs(state: State) -> Runs:
     return state.flowserver.runs  # type: ignore[no-any-return]
+
+
+def _files(state: State) -> FileStore:
+    return state.flowserver.files  # type: ignore[no-any-return]

@@ -6,20 +6,23 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
 
 from flowserver.accounts import Accounts
 from flowserver.census import Census
+from flowserver.confined import Confined
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
+from flowserver.doors import DoorMaker
 from flowserver.errors import Unavailable
 from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.feeds import Feeds
+from flowserver.files import FilesOf, FileStore
 from flowserver.metrics import Metrics
 from flowserver.outbound import outbound_client
 from flowserver.reconciler import Reconciler
@@ -28,10 +31,15 @@ from flowserver.runs import Runs
 from flowserver.settings import Settings
 from flowserver.signals import Kind, Signals
 from flowserver.workflows import Workflows
+from flowserver.workshop import ConfinedCode, ConfinedReader
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
+from nodes.code_runner import CodeRunner
 from nodes.contract import ModelDefaults
+from nodes.files import Files
+from nodes.reading import Reader
+from nodes.search_access import TAVILY, SearchAccess
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -50,6 +58,7 @@ class Flowserver:
     accounts: Accounts
     workflows: Workflows
     runs: Runs
+    files: FileStore
     feeds: Feeds
     metrics: Metrics
     census: Census
@@ -87,8 +96,10 @@ async def assemble(
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
+        files = FileStore(pool)
+        doors = await stack.enter_async_context(_doors(settings, files))
         resources = Resources(
-            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces
+            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces, doors
         )
         executor = Executor(
             resources,
@@ -120,6 +131,7 @@ async def assemble(
                 accounts,
                 workflows,
                 runs,
+                files,
                 feeds,
                 metrics,
                 census,
@@ -132,6 +144,25 @@ async def assemble(
             await reconciler.stop()
             await executor.stop(settings.grace_seconds)
             await signals.stop()
+
+
+@asynccontextmanager
+async def _doors(settings: Settings, files: FileStore) -> AsyncIterator[dict[type[Any], DoorMaker]]:
+    """What steps may use of the world besides HTTP and models."""
+    for_files, for_code = Confined(), Confined()  # so that slow code keeps no document waiting
+    search = SearchAccess(settings.tavily_api_key, settings.tavily_base_url or TAVILY)
+    doors: dict[type[Any], DoorMaker] = {
+        Files: lambda visitor: FilesOf(files, visitor.org),
+        Reader: lambda visitor: ConfinedReader(for_files),
+        SearchAccess: lambda visitor: search,
+    }
+    if settings.allow_code:
+        doors[CodeRunner] = lambda visitor: ConfinedCode(for_code)
+    try:
+        yield doors
+    finally:
+        await for_files.close()
+        await for_code.close()
 
 
 def _retention(settings: Settings) -> Retention:
@@ -165,8 +196,6 @@ def _way_out(allowed: list[str]) -> httpx.AsyncClient:
 
 
 def _operators_own(settings: Settings) -> list[str]:
-    """The model server that the operator chose may be reached wherever it is."""
-    if settings.openai_base_url is None:
-        return []
-    _, _, rest = settings.openai_base_url.partition("://")
-    return [rest.partition("/")[0].rpartition("@")[2]]
+    """The model and search servers that the operator chose may be reached wherever they are."""
+    chosen = [url for url in (settings.openai_base_url, settings.tavily_base_url) if url is not None]
+    return [url.partition("://")[2].partition("/")[0].rpartition("@")[2] for url in chosen]
