@@ -1,7 +1,7 @@
 """Child processes for what strangers' files and code may do to a process: limited, watched, thrown away.
 
-One has a limit on memory, on processor time for each task, and on time by the clock; no environment, no network,
-nothing to write to. At most a few live at a time; each is used for a number of tasks, and for none after a failure.
+One has limits on memory, on processor time per task, and on time by the clock; no environment, no network,
+nothing to write to. At most a few live at a time; each is used for some tasks, and for none after a failure.
 """
 
 from __future__ import annotations

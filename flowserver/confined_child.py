@@ -1,8 +1,8 @@
 """What runs in a confined child process: it takes its limits, then does one task after another.
 
-The parent writes frames to its standard input and reads frames from its standard output: four bytes of length,
-then msgpack. It has no environment, can open no socket, write no file and start no program; a parser that is led
-astray has little to reach for.
+The parent writes frames to its standard input and reads frames from its standard output: four bytes of
+length, then msgpack. It has no environment, can open no socket, write no file and start no program; a parser
+that is led astray has little to reach for.
 """
 
 from __future__ import annotations

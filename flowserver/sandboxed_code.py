@@ -1,13 +1,12 @@
 """Python code of a workflow's author, run by Monty inside a confined process.
 
-Monty is an interpreter of its own: there are no Python objects behind its values, it imports none of Python's
-modules, and what it offers of `os` and `open` asks a host that always says no. It runs in a program of its own
-below this process, which passes its limits and its empty environment on.
+Monty is an interpreter of its own: there are no Python objects behind its values, it imports none of
+Python's modules, and what it offers of `os` and `open` asks a host that always says no. It runs in a program
+of its own below this process, which passes its limits and its empty environment on.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import math
 from typing import Any
@@ -81,23 +80,27 @@ def plain(value: Any, depth: int = 0) -> Any:
     """
     if depth > MOST_DEPTH:
         raise Refused("bad_output", f"its result is nested deeper than {MOST_DEPTH} levels")
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else str(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {_key(key): plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item, depth + 1) for item in value]
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return {each.name: plain(getattr(value, each.name), depth + 1) for each in fields}
+    match value:
+        case dict():
+            return {_key(key): plain(item, depth + 1) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(item, depth + 1) for item in value]
+        case _:
+            return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return value if -(2**63) <= value < 2**64 else str(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case datetime.timedelta():
+            return value.total_seconds()
     raise Refused("bad_output", f"its result holds a {type(value).__name__}, which is not JSON")
 
 

@@ -1,4 +1,4 @@
-"""What steps may have done for them in confined processes: files read, and code run where the operator allows."""
+"""What steps have done for them in confined processes: files read, and code run where the operator allows."""
 
 from __future__ import annotations
 

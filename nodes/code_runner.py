@@ -1,4 +1,4 @@
-"""The door to a sandbox for the code of a workflow's author; a server opens it only if its operator allows."""
+"""The door to a sandbox for the code of a workflow's author; open only if the operator allows it."""
 
 from __future__ import annotations
 

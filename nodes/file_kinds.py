@@ -1,4 +1,4 @@
-"""Which kinds of files can be read as text, and of which kind a file is: by what it says and by what it holds."""
+"""Which kinds of files can be read as text, and of which one a file is: by its name, and by what it holds."""
 
 from __future__ import annotations
 

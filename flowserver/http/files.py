@@ -10,7 +10,7 @@ from uuid import UUID
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
@@ -26,7 +26,7 @@ class _UploadOperation(Operation):
     """What the handler reads for itself, told in the OpenAPI document."""
 
     def __post_init__(self) -> None:
-        part = Schema(type=OpenAPIType.STRING, format="binary", description="The file.")
+        part = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="The file.")
         form = Schema(type=OpenAPIType.OBJECT, properties={"file": part}, required=["file"])
         self.request_body = RequestBody(content={FORM: OpenAPIMediaType(schema=form)}, required=True)
 

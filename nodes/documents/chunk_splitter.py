@@ -65,15 +65,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         setting(
             "chunkOverlap",
             "overlap",
-            description="How much of a chunk's end the next one begins with; left empty, 200 or a fifth of the "
-            "size, whichever is less.",
+            description="How much of a chunk's end the next one begins with; left empty, 200 or a fifth "
+            "of the size, whichever is less.",
         ),
     ] = None
     separators: Annotated[
         list[str] | str,
         setting(
-            description="Where to cut, best first: a list, or a text with commas in between, in which \\n is a "
-            "line break, \\t a tab, \\s a space and \\, a comma. Left empty: paragraphs, lines, words.",
+            description="Where to cut, best first: a list, or a text with commas in between, in which \\n "
+            "is a line break, \\t a tab, \\s a space and \\, a comma. Left empty: paragraphs, lines, words.",
             when={"split_strategy": _BY_SEPARATORS},
         ),
     ] = ""
