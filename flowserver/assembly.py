@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -80,7 +80,8 @@ async def assemble(
         Unavailable: The database, or a setting, cannot be used.
     """
     await migrate(dsn)
-    compiler = Compiler(registry.discover())
+    closed: frozenset[type[Any]] = frozenset() if settings.allow_code else frozenset({CodeRunner})
+    compiler = Compiler(replace(registry.discover(), closed=closed))
     allowed = [*settings.outbound_allow, *_operators_own(settings)]
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))

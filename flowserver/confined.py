@@ -48,12 +48,18 @@ class Confined:
         self._most_bytes = most_bytes
         self._room = asyncio.Semaphore(processes)
         self._idle: list[_Child] = []
+        self._living: dict[int, _Child] = {}
         self._closed = False
 
     @property
     def idle(self) -> list[int]:
         """The process ids of the children that wait for a task."""
         return [child.process.pid for child in self._idle]
+
+    @property
+    def living(self) -> list[int]:
+        """The process ids of all children."""
+        return list(self._living)
 
     async def call(
         self, task: str, request: dict[str, Any], *, seconds: float = 30.0, cpu_seconds: int = 20
@@ -65,18 +71,18 @@ class Confined:
         """
         frame = msgspec.msgpack.encode(Task(task, request, cpu_seconds, self._most_bytes))
         async with self._room:
-            child = self._idle.pop() if self._idle else await self._start()
+            child = await self._free()
             try:
                 async with asyncio.timeout(seconds):
                     answer = await child.ask(frame, self._most_bytes)
             except TimeoutError:
-                await child.kill()
+                await self._end(child)
                 raise ConfinedFailure("too_complex", f"it took longer than {seconds:g} seconds") from None
-            except (OSError, EOFError):
-                await child.kill()
+            except (OSError, EOFError, RuntimeError):  # the last is uvloop's word for a closed pipe
+                await self._end(child)
                 raise ConfinedFailure("too_complex", "it needs more time or memory than is allowed") from None
             except BaseException:
-                await child.kill()
+                await self._end(child)
                 raise
             await self._put_back(child, answer)
         if "refused" in answer:
@@ -87,7 +93,15 @@ class Confined:
         """End every child."""
         self._closed = True
         while self._idle:
-            await self._idle.pop().kill()
+            await self._end(self._idle.pop())
+
+    async def _free(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.process.returncode is None:
+                return child
+            await self._end(child)
+        return await self._start()
 
     async def _start(self) -> _Child:
         # Not `-m`: a package of ours may be importable only by the path that this process has.
@@ -105,7 +119,12 @@ class Confined:
             cwd="/",
             start_new_session=True,
         )
-        return _Child(process)
+        child = self._living[process.pid] = _Child(process)
+        return child
+
+    async def _end(self, child: _Child) -> None:
+        await child.kill()
+        del self._living[child.process.pid]
 
     async def _put_back(self, child: _Child, answer: dict[str, Any]) -> None:
         child.used += 1
@@ -113,7 +132,7 @@ class Confined:
         if is_sound and child.used < self._uses and not self._closed:
             self._idle.append(child)
         else:
-            await child.kill()
+            await self._end(child)
 
 
 class _Child:

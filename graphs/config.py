@@ -165,6 +165,9 @@ class _Reading:
     def take(self, info: FieldInfo, key: str, value: Any) -> None:
         """Read the value of one setting, as it stands under `key`."""
         at = self.node.at("data", key)
+        if extra(info.type, "verbatim", False):
+            self._convert(info, value, at)
+            return
         paths, errors = len(self.paths), self.problems.errors
         raw = self._read(value, at) if extra(info.type, "template", True) else self._literal(info, value, at)
         if self.problems.errors > errors or (len(self.paths) > paths and is_made_of_structs(info.type)):

@@ -1,4 +1,4 @@
-"""Messages under a symmetric key: base64 of nonce and ciphertext, after the salt of a passphrase and a dot."""
+"""Messages under a symmetric key: base64 of nonce and ciphertext, after a passphrase's salt and a dot."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _fernet_open(key: bytes, text: str) -> bytes:
 
 
 def _sealed_cbc_seal(key: bytes, data: bytes) -> str:
-    """AES-CBC shows no change by itself, and its padding tells what it should not: so an HMAC goes around it."""
+    """AES-CBC shows no change by itself, and its padding tells too much: so an HMAC goes around it."""
     made = _cbc(hmac.digest(key, b"encrypt", "sha256"), data)
     return to_base64(made + hmac.digest(hmac.digest(key, b"seal", "sha256"), made, "sha256"))
 

@@ -102,16 +102,24 @@ def setting(
     *also: str,
     secret: bool = False,
     template: bool = True,
+    verbatim: bool = False,
     description: str | None = None,
     when: Mapping[str, Sequence[Any]] | None = None,
 ) -> msgspec.Meta:
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
     `also` lists other spellings found in saved drawings, `secret` keeps the value out of everything
-    that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run.
+    that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run; with
+    `verbatim` it is no template at all, but taken as it is.
     `when` says for which values of other fields it means anything: forms show it only then.
     """
-    extra = {"also": also, "secret": secret, "template": template, "when": dict(when or {})}
+    extra = {
+        "also": also,
+        "secret": secret,
+        "template": template,
+        "verbatim": verbatim,
+        "when": dict(when or {}),
+    }
     return msgspec.Meta(description=description, extra=extra)
 
 
@@ -176,6 +184,8 @@ class NodeType:
     """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
+    doors: tuple[type[Any], ...] = ()
+    """What it cannot do without that a server may keep closed; there a drawing is warned of."""
     icon: str = ""
     """The name of a Lucide icon, as palettes of editors show it."""
     version: int = 1
@@ -212,6 +222,7 @@ class NodeType:
         mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
         needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        doors: Sequence[type[Any]] = (),
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -257,6 +268,7 @@ class NodeType:
             mistakes=mistakes,
             needs=tuple(needs),
             hosts=hosts,
+            doors=tuple(doors),
             icon=icon,
             version=version,
             examples=tuple(examples),

@@ -30,9 +30,7 @@ HashName = Literal["sha256", "sha384", "sha512", "sha3-256", "sha3-512", "blake2
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action: Annotated[
         Literal["encrypt", "decrypt", "sign", "verify", "generate", "hash", "hmac"],
-        setting(
-            description="What to do. 'sign' and 'verify' with one key are an HMAC; 'generate' makes keys."
-        ),
+        setting(description="What to do. 'sign' and 'verify' with one key: an HMAC; 'generate' makes keys."),
     ] = "encrypt"
     crypto_type: Annotated[
         Literal["symmetric", "asymmetric"],
@@ -51,7 +49,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "rsa-sha512",
         ],
         setting(
-            description="How it is done. 'base64' hides nothing: it only writes bytes as letters. With an RSA "
+            description="How it is done. 'base64' hides nothing: it writes bytes as letters. With an RSA "
             "cipher there are two keys."
         ),
     ] = "aes-256-gcm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -326,6 +327,7 @@ async def test_dead_branches_are_skipped_with_the_reason_and_joins_run_once(clie
 async def test_everything_of_another_organisation_is_not_there(client: Client, dsn: str) -> None:
     saved = (await client.post("/workflows", json={"name": "w", "flow_data": ASK})).json()
     run_ = (await client.post(f"/workflows/{saved['id']}/runs", json={})).json()
+    file = (await client.post("/files", files={"file": ("a.txt", b"ours")})).json()
     stranger = {"Authorization": "Bearer key-of-a-stranger"}
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
         await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
@@ -348,13 +350,16 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("GET", f"/runs/{run_['id']}/events", None),
         ("POST", f"/runs/{run_['id']}/cancel", None),
         ("POST", f"/runs/{run_['id']}/resume", {"question_id": run_["questions"][0]["id"], "answer": "yes"}),
+        ("GET", f"/files/{file['id']}", None),
+        ("GET", f"/files/{file['id']}/content", None),
+        ("DELETE", f"/files/{file['id']}", None),
     ]
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
     tried = {
-        (method, "/api/v1" + path.replace(saved["id"], "{id}").replace(run_["id"], "{id}"))
+        (method, "/api/v1" + re.sub(r"[0-9a-f-]{36}", "{id}", path))
         for method, path, _ in calls
     }
     assert tried == with_ids  # a new route needs a row here
@@ -366,7 +371,7 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         response = await client.request(method, path, json=body, headers=stranger)
         assert response.status_code == 404, (method, path)
         assert response.json()["type"] == "urn:flowserver:problem:not_found"
-    for path in ("/workflows", "/runs", f"/runs?workflow_id={saved['id']}"):
+    for path in ("/workflows", "/runs", f"/runs?workflow_id={saved['id']}", "/files"):
         assert (await client.get(path, headers=stranger)).json()["items"] == []
     assert (await client.get(f"/workflows/{saved['id']}")).json() == saved
     assert (await client.get(f"/runs/{run_['id']}")).json() == run_
