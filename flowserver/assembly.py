@@ -28,7 +28,7 @@ from flowserver.outbound import outbound_client
 from flowserver.reconciler import Reconciler
 from flowserver.retention import prune
 from flowserver.runs import Runs
-from flowserver.settings import Settings
+from flowserver.settings import Settings, secrets
 from flowserver.signals import Kind, Signals
 from flowserver.workflows import Workflows
 from flowserver.workshop import ConfinedCode, ConfinedReader
@@ -100,7 +100,17 @@ async def assemble(
         files = FileStore(pool)
         doors = await stack.enter_async_context(_doors(settings, files))
         resources = Resources(
-            pool, feeds, EventBatches(pool), signals, workflows, http, models, metrics, traces, doors
+            pool,
+            feeds,
+            EventBatches(pool),
+            signals,
+            workflows,
+            http,
+            models,
+            metrics,
+            traces,
+            doors,
+            tuple(secrets(settings)),
         )
         executor = Executor(
             resources,

@@ -106,6 +106,8 @@ class Resources:
     traces: Traces | None = None
     doors: Mapping[type[Any], DoorMaker] = field(default_factory=dict)
     """What else of the world runs may use."""
+    secrets: tuple[str, ...] = ()
+    """The operator's own, which nothing that a run tells may hold."""
 
 
 class Execution:
@@ -321,7 +323,7 @@ class Execution:
             reporter=Observed(self._recorder, self._observation),
             http=self._with.http,
             models=self._with.models,
-            redact=lambda text: _redact(text, compiled, self._with.models),
+            redact=lambda text: _redact(text, compiled, self._with),
             is_watched=lambda: self._is_watched or self._feed.is_watched,
             doors=Doors(
                 self._with.doors, Visitor(claim.org_id, claim.id, claim.workflow_id, claim.session_id)
@@ -384,9 +386,9 @@ def _load(modules: frozenset[str]) -> None:
         importlib.import_module(module)
 
 
-def _redact(text: str, compiled: Compiled, models: ModelDefaults) -> str:
+def _redact(text: str, compiled: Compiled, resources: Resources) -> str:
     """`text` without the secrets that the run has to do with; longer ones first, as they may hold others."""
-    secrets = {*compiled.plan.secrets, *filter(None, [models.api_key])}
+    secrets = {*compiled.plan.secrets, *resources.secrets, *filter(None, [resources.models.api_key])}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

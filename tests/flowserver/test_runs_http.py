@@ -358,10 +358,7 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
-    tried = {
-        (method, "/api/v1" + re.sub(r"[0-9a-f-]{36}", "{id}", path))
-        for method, path, _ in calls
-    }
+    tried = {(method, "/api/v1" + re.sub(r"[0-9a-f-]{36}", "{id}", path)) for method, path, _ in calls}
     assert tried == with_ids  # a new route needs a row here
     calls += [
         ("POST", "/workflows/execute", {"workflow_id": saved["id"]}),
