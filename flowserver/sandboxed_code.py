@@ -8,6 +8,7 @@ of its own below this process, which passes its limits and its empty environment
 from __future__ import annotations
 
 import datetime
+import json
 import math
 from typing import Any
 
@@ -108,5 +109,5 @@ def _key(key: Any) -> str:
     if isinstance(key, str):
         return key
     if key is None or isinstance(key, bool | int | float):
-        return str(key)
+        return json.dumps(key)
     raise Refused("bad_output", f"its result has a key of type {type(key).__name__}; allowed are texts")

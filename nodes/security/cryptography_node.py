@@ -280,15 +280,15 @@ def mistakes(config: Config) -> Iterator[tuple[str, Keys]]:
     """Keys and signatures that are missing."""
     action = config.action
     if action == "verify" and not config.signature:
-        yield "there is nothing to verify: set the signature", ("signature",)
+        yield "there is nothing to verify: set 'signature'", ("signature",)
     if action in ("generate", "hash"):
         return
     if _is_rsa(config) and action != "hmac":
         yield from _missing_rsa(config)
     elif not config.key and config.cipher != "base64":
-        yield f"{action!r} with {config.cipher} needs a key or a passphrase", ("key",)
+        yield f"{action!r} with {config.cipher} needs 'key': a key or a passphrase", ("key",)
     elif config.cipher == "base64" and action not in ("encrypt", "decrypt", "hmac") and not config.key:
-        yield f"{action!r} needs a key or a passphrase", ("key",)
+        yield f"{action!r} needs 'key': a key or a passphrase", ("key",)
 
 
 def _missing_rsa(config: Config) -> Iterator[tuple[str, Keys]]:
@@ -296,9 +296,9 @@ def _missing_rsa(config: Config) -> Iterator[tuple[str, Keys]]:
     if made and config.action in ("encrypt", "sign"):
         return
     if config.action in ("decrypt", "sign") and not config.private_key:
-        yield f"{config.action!r} needs the private key", ("private_key",)
+        yield f"{config.action!r} needs 'private_key', a PEM", ("private_key",)
     if config.action in ("encrypt", "verify") and not (config.public_key or config.private_key):
-        yield f"{config.action!r} needs the public key", ("public_key",)
+        yield f"{config.action!r} needs 'public_key', a PEM", ("public_key",)
 
 
 NODE = NodeType.step(

@@ -154,7 +154,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _key(key: Any) -> str:
-    return to_text(_scalar(key)) if not isinstance(key, tuple) else to_text([_scalar(each) for each in key])
+    return to_text([_scalar(each) for each in key] if isinstance(key, tuple) else _scalar(key))
 
 
 NODE = NodeType.step(
