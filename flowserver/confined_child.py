@@ -73,7 +73,7 @@ def confine(memory_bytes: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     # A network of its own, which is empty. Kernels that refuse it leave the hook below.
-    libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET)
     sys.addaudithook(_refuse)
 
 

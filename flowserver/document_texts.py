@@ -61,7 +61,7 @@ def _text(data: bytes, request: dict[str, Any]) -> Texts:
 
 
 def _html(data: bytes, request: dict[str, Any]) -> Texts:
-    return [from_html(data, request["media_type"], request["remove"])]
+    return [from_html(data, request["media_type"], request["remove"], article=request["article"])]
 
 
 def _json(data: bytes, request: dict[str, Any]) -> Texts:

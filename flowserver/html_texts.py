@@ -20,8 +20,10 @@ _LARGE = 1_000_000
 _MOST_DEPTH = 3_000
 
 
-def from_html(data: bytes, media_type: str, remove: list[str]) -> tuple[str, dict[str, Any]]:
-    """The text of a page without what `remove` selects, and its title and language."""
+def from_html(
+    data: bytes, media_type: str, remove: list[str], *, article: bool
+) -> tuple[str, dict[str, Any]]:
+    """The text of a page, or of its article, without what `remove` selects; its title and language."""
     from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415  only for HTML
 
     from flowserver.document_texts import decoded  # noqa: PLC0415  it reads HTML by this module
@@ -40,7 +42,7 @@ def from_html(data: bytes, media_type: str, remove: list[str]) -> tuple[str, dic
             if node.tag not in ("html", "body"):
                 node.decompose()
     whole = text_of(page.root)
-    return _article(page.html or "", whole), facts
+    return _article(page.html or "", whole) if article else whole, facts
 
 
 def _declared(data: bytes) -> str:

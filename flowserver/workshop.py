@@ -30,6 +30,7 @@ class ConfinedReader:
         name: str = "",
         media_type: str = "",
         remove: Sequence[str] = (),
+        article: bool = False,
         by_page: bool = False,
     ) -> Reading:
         request = {
@@ -37,6 +38,7 @@ class ConfinedReader:
             "name": name,
             "media_type": media_type,
             "remove": list(remove),
+            "article": article,
             "by_page": by_page,
         }
         try:

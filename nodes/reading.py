@@ -33,12 +33,13 @@ class Reader(Protocol):
         name: str = "",
         media_type: str = "",
         remove: Sequence[str] = (),
+        article: bool = False,
         by_page: bool = False,
     ) -> Reading:
         """The texts of a file.
 
-        `remove` are CSS selectors of what is left out of an HTML page; `by_page` gives each page of a PDF on
-        its own.
+        `remove` are CSS selectors of what is left out of an HTML page, `article` leaves out what is around
+        its article, where it has one; `by_page` gives each page of a PDF on its own.
 
         Raises:
             NodeError: `unsupported_type`, `unreadable`, `encrypted`, `too_large` or `too_complex`.

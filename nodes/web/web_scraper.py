@@ -37,8 +37,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     remove_selectors: Annotated[
         list[str] | str,
-        setting("removeSelectors", description="CSS selectors of what is left out, with commas in between."),
+        setting(
+            "removeSelectors",
+            description="CSS selectors of what is left out, with commas in between. Left empty: navigation, "
+            "heads, feet and forms; 'none' leaves nothing out.",
+        ),
     ] = _NO_ARTICLE
+    only_article: Annotated[
+        bool, setting(description="Whether what is around a page's article is left out, where it has one.")
+    ] = True
     min_content_length: Annotated[
         int,
         setting("minContentLength", description="Pages with fewer characters of text are left out."),
@@ -153,7 +160,11 @@ def _fetcher(config: Config, ctx: RunContext) -> Fetcher:
 async def _read(address: str, config: Config, fetcher: Fetcher, ctx: RunContext) -> list[dict[str, Any]]:
     page = await fetcher.get(address)
     reading = await ctx.door(Reader).read(
-        page.data, name=page.name, media_type=page.media_type, remove=_selectors(config)
+        page.data,
+        name=page.name,
+        media_type=page.media_type,
+        remove=_selectors(config),
+        article=config.only_article,
     )
     made = [
         document(
@@ -175,9 +186,9 @@ def _marks(url: str, text: str) -> dict[str, Any]:
 
 
 def _selectors(config: Config) -> list[str]:
-    given = config.remove_selectors
+    given = config.remove_selectors or _NO_ARTICLE
     parts = given if isinstance(given, list) else re.split(r",(?![^(\[]*[)\]])|\n", given)
-    return [part.strip() for part in parts if part.strip()]
+    return [part.strip() for part in parts if part.strip() not in ("", "none")]
 
 
 def tool(config: Config, ctx: RunContext) -> BaseTool:

@@ -85,7 +85,9 @@ HTML = f"""<!doctype html><html lang="en"><head><title>A  page</title><style>b {
 
 async def test_defect_15_a_page_keeps_every_word_and_sign_of_its_prose(pool: Confined) -> None:
     reading = await read(pool, HTML.encode(), "", "text/html", remove=["nav", "footer"])
+    article = await read(pool, HTML.encode(), "", "text/html", remove=["nav", "footer"], article=True)
 
+    assert article == reading
     part = reading.parts[0]
     assert part.text == (f"# On loops\n\n{PROSE}\n\n- one\n- two\n\na | b\n1 | 2\n\ndef f():\n    return 1")
     assert part.metadata == {"title": "A page", "language": "en"}
@@ -97,11 +99,12 @@ async def test_what_surrounds_an_article_is_left_out(pool: Confined) -> None:
     )
     page = f"<body><div><a href=/>Home</a></div><article><h1>T</h1>{article}</article><div>Buy now</div>"
 
-    text = await text_of(pool, page.encode(), "a.html")
+    text = await text_of(pool, page.encode(), "a.html", article=True)
 
     assert text.startswith("# T\n\nParagraph 0 goes on")
     assert text.count("Paragraph") == 9
     assert "Buy now" not in text
+    assert "Buy now" in await text_of(pool, page.encode(), "a.html")
 
 
 @pytest.mark.parametrize(

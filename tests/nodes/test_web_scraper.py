@@ -109,6 +109,8 @@ async def test_what_selectors_name_is_left_out(web: WebServer, ctx: RunContext) 
     url = web.on("/", Reply(body=body.encode(), headers=HTML))
 
     assert texts(await scrape(ctx, urls=url, remove_selectors=".ad,nav,footer")) == [WORDS.strip()]
+    assert "MENU" not in texts(await scrape(ctx, urls=url, remove_selectors=""))[0]
+    assert "MENU" in texts(await scrape(ctx, urls=url, remove_selectors="none", only_article="false"))[0]
     assert (await fails(ctx, urls=url, remove_selectors="p[[")).code == "bad_selector"
 
 
