@@ -18,6 +18,9 @@ import msgspec
 
 from flowserver.confined_child import HEADER, Task
 
+_HEAVY = 8 << 20
+"""Bytes of a task after which a process is not kept: it would hold on to what it needed."""
+
 _ROOT = str(Path(__file__).parents[1])
 _BEGIN = "import sys; sys.path.append({root!r}); from flowserver.confined_child import main; main({memory})"
 
@@ -84,7 +87,7 @@ class Confined:
             except BaseException:
                 await self._end(child)
                 raise
-            await self._put_back(child, answer)
+            await self._put_back(child, answer, len(frame))
         if "refused" in answer:
             raise ConfinedFailure(*answer["refused"])
         return answer["done"]
@@ -126,8 +129,8 @@ class Confined:
         await child.kill()
         del self._living[child.process.pid]
 
-    async def _put_back(self, child: _Child, answer: dict[str, Any]) -> None:
-        child.used += 1
+    async def _put_back(self, child: _Child, answer: dict[str, Any], size: int) -> None:
+        child.used += self._uses if size > _HEAVY else 1
         is_sound = "done" in answer or answer["refused"][0] not in ("too_complex", "unreadable")
         if is_sound and child.used < self._uses and not self._closed:
             self._idle.append(child)

@@ -109,7 +109,8 @@ class Fetcher:
     retries: int = 3
     most_bytes: int = 20_000_000
     heeds_robots: bool = True
-    _robots: dict[str, asyncio.Task[RobotFileParser]] = field(default_factory=dict)
+    _robots: dict[str, RobotFileParser | NodeError] = field(default_factory=dict)
+    _asking: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     async def get(self, address: str) -> Page:
         """The page at `address`.
@@ -146,21 +147,24 @@ class Fetcher:
         if not self.heeds_robots:
             return
         origin = str(url.copy_with(path="/", query=None, fragment=None, userinfo=b""))
-        if origin not in self._robots:
-            self._robots[origin] = asyncio.create_task(self._read_robots(origin))
-        robots = await asyncio.shield(self._robots[origin])
+        async with self._asking.setdefault(origin, asyncio.Lock()):
+            if origin not in self._robots:
+                self._robots[origin] = await self._read_robots(origin)
+        robots = self._robots[origin]
+        if isinstance(robots, NodeError):
+            raise NodeError(robots.message, code=robots.code, is_final=robots.is_final)
         if not robots.can_fetch(_ROBOT if self.user_agent == USER_AGENT else self.user_agent, str(url)):
             message = f"{redacted(url)} may not be read by robots, as its robots.txt says"
             raise NodeError(message, code="robots", is_final=True)
 
-    async def _read_robots(self, origin: str) -> RobotFileParser:
+    async def _read_robots(self, origin: str) -> RobotFileParser | NodeError:
         """What a site allows: all where it does not say, nothing where it cannot be asked (RFC 9309)."""
         robots = RobotFileParser()
         try:
             response = await self._fetch(httpx.URL(origin).join("/robots.txt"))
         except NodeError as failed:
             if failed.code not in ("no_answer", "timeout", "response_too_large"):
-                raise
+                return failed
             robots.parse(_NOTHING)
             return robots
         if response.status_code >= 500:

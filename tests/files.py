@@ -45,8 +45,8 @@ def whole_pdf(objects: list[bytes], trailer: bytes) -> bytes:
 
 
 def pdf_bomb() -> bytes:
-    """A page whose content unpacks to half a gigabyte."""
-    packed = zlib.compress(b" " * 500_000_000, 9)
+    """A page whose content unpacks to two hundred megabytes."""
+    packed = zlib.compress(b" " * 200_000_000, 6)
     return whole_pdf(
         [
             b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -91,7 +91,7 @@ def docx_with(document: bytes, more: dict[str, bytes] | None = None) -> bytes:
     out = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(docx("x"))) as old,
-        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new,
     ):
         for name in old.namelist():
             new.writestr(name, document if name == "word/document.xml" else old.read(name))
@@ -121,7 +121,7 @@ def docx_with_a_file_inside(path: str) -> bytes:
 
 
 def docx_zip_bomb() -> bytes:
-    return docx_with(b"<w:document %b>%b</w:document>" % (_WORD, b" " * 300_000_000))
+    return docx_with(b"<w:document %b>%b</w:document>" % (_WORD, b" " * 210_000_000))
 
 
 def docx_of_many_entries() -> bytes:

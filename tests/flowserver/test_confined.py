@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -156,6 +157,30 @@ async def test_sec_63_a_hostile_file_is_refused_and_the_next_one_is_read(
 async def test_a_pdf_that_unpacks_to_gigabytes_harms_nobody(pool: Confined) -> None:
     assert await text_of(pool, files.pdf_bomb(), "a.pdf") == ""
     assert await text_of(pool, files.pdf("next"), "b.pdf") == "next"
+
+
+async def test_junk_of_every_kind_is_read_or_refused(pool: Confined) -> None:
+    chance = random.Random(7)
+    seeds = [
+        HTML.encode(),
+        files.pdf("One", "Two"),
+        files.docx("x", table=[["a"]]),
+        b'[{"text": "x"}]',
+        b"a,b\n1,2",
+    ]
+
+    for _ in range(60):
+        data = bytearray(chance.choice(seeds))
+        for _ in range(chance.randint(1, 20)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.randint(0, 30)] = chance.randbytes(chance.randint(0, 30))
+        name = chance.choice(["a.txt", "a.html", "a.pdf", "a.docx", "a.json", "a.jsonl", "a.csv", ""])
+        try:
+            assert (await read(pool, bytes(data), name)).parts is not None
+        except NodeError as failed:
+            assert failed.code in ("unsupported_type", "unreadable", "too_complex", "encrypted")
+
+    assert await text_of(pool, b"next", "a.txt") == "next"
 
 
 async def test_no_file_of_the_machine_gets_into_a_document(pool: Confined, tmp_path: Path) -> None:
