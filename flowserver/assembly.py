@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
 
-from flowserver import answering, credentials
 from flowserver.accounts import Accounts
 from flowserver.answering import Answers
 from flowserver.callbacks import Callbacks
 from flowserver.census import Census
-from flowserver.connections import Connections
 from flowserver.credentials import Credentials
-from flowserver.databases import Databases
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
@@ -28,8 +25,10 @@ from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.failures import Failures
 from flowserver.feeds import Feeds
+from flowserver.files import FileStore
 from flowserver.ledger import Ledger
 from flowserver.metrics import Metrics
+from flowserver.open_doors import closed_doors, open_doors
 from flowserver.outbound import outbound_client
 from flowserver.receiving import Receiver
 from flowserver.reconciler import Reconciler
@@ -37,7 +36,7 @@ from flowserver.retention import prune
 from flowserver.rounds import OFTEN, Rounds
 from flowserver.runs import Runs
 from flowserver.schedules import Schedules
-from flowserver.settings import Settings
+from flowserver.settings import Settings, secrets
 from flowserver.signals import Kind, Signals
 from flowserver.ticker import Ticker
 from flowserver.triggers import Triggers
@@ -47,12 +46,8 @@ from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
-from nodes.answers import Answers as AnswersDoor
 from nodes.catalogue import Catalogue
-from nodes.connections import Connections as ConnectionsDoor
 from nodes.contract import ModelDefaults
-from nodes.credentials import Credentials as CredentialsDoor
-from nodes.databases import Databases as DatabasesDoor
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -80,6 +75,7 @@ class Flowserver:
     schedules: Schedules
     callbacks: Callbacks
     runs: Runs
+    files: FileStore
     feeds: Feeds
     metrics: Metrics
     census: Census
@@ -101,7 +97,7 @@ async def assemble(
         Unavailable: The database, or a setting, cannot be used.
     """
     await migrate(dsn)
-    compiler = Compiler(registry.discover())
+    compiler = Compiler(replace(registry.discover(), closed=closed_doors(settings)))
     allowed = [*settings.outbound_allow, *_operators_own(settings)]
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
@@ -120,8 +116,8 @@ async def assemble(
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
-        connections = Connections(allowed)
-        databases = Databases(connections)
+        files = FileStore(pool)
+        doors = await stack.enter_async_context(open_doors(settings, pool, allowed, kept, files))
         resources = Resources(
             pool,
             feeds,
@@ -132,12 +128,8 @@ async def assemble(
             models,
             metrics,
             traces,
-            doors={
-                AnswersDoor: answering.door(pool),
-                ConnectionsDoor: lambda visitor: connections,
-                CredentialsDoor: credentials.door(kept),
-                DatabasesDoor: lambda visitor: databases,
-            },
+            doors,
+            tuple(secrets(settings)),
         )
         executor = Executor(
             resources,
@@ -191,6 +183,7 @@ async def assemble(
                 Schedules(pool, workflows, runs),
                 callbacks,
                 runs,
+                files,
                 feeds,
                 metrics,
                 census,
@@ -237,8 +230,6 @@ def _way_out(allowed: list[str]) -> httpx.AsyncClient:
 
 
 def _operators_own(settings: Settings) -> list[str]:
-    """The model server that the operator chose may be reached wherever it is."""
-    if settings.openai_base_url is None:
-        return []
-    _, _, rest = settings.openai_base_url.partition("://")
-    return [rest.partition("/")[0].rpartition("@")[2]]
+    """The model and search servers that the operator chose may be reached wherever they are."""
+    chosen = [url for url in (settings.openai_base_url, settings.tavily_base_url) if url is not None]
+    return [url.partition("://")[2].partition("/")[0].rpartition("@")[2] for url in chosen]
