@@ -19,11 +19,13 @@ from flowserver.collections import Collections
 from flowserver.credentials import Credentials
 from flowserver.db import Pool
 from flowserver.feeds import Feeds
+from flowserver.files import FileStore
 from flowserver.http.access import PUBLIC, KeyMiddleware
 from flowserver.http.callbacks import CallbackController
 from flowserver.http.collections import CollectionController
 from flowserver.http.credentials import CredentialController
 from flowserver.http.editor import execute
+from flowserver.http.files import FileController
 from flowserver.http.health import live, ready
 from flowserver.http.hooks import call, call_test
 from flowserver.http.metrics import metrics as read_metrics
@@ -49,6 +51,9 @@ from nodes.catalogue import Catalogue
 
 VERSION = "0.1.0"
 
+_MOST_AROUND_A_FILE = 100_000
+"""Bytes that a form may have beside the file in it."""
+
 
 def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litestar:
     """The application on the database at `dsn`; it connects when it is started."""
@@ -61,6 +66,10 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             app.state.flowserver = flowserver
             yield
 
+    most_upload = int(settings.max_upload_mb * 1_000_000)
+    files = Router(
+        "/", route_handlers=[FileController], request_max_body_size=most_upload + _MOST_AROUND_A_FILE
+    )
     api = Router(
         "/api/v1",
         route_handlers=[
@@ -74,6 +83,7 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             CallbackController,
             OrganisationController,
             CollectionController,
+            files,
             execute,
         ],
         dependencies={
@@ -92,6 +102,8 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             "callbacks": Provide(_callbacks, sync_to_thread=False),
             "feeds": Provide(_feeds, sync_to_thread=False),
             "pool": Provide(_pool, sync_to_thread=False),
+            "files": Provide(_files, sync_to_thread=False),
+            "most_upload": Provide(lambda: most_upload, sync_to_thread=False),
         },
     )
     app = Litestar(
@@ -179,3 +191,7 @@ def _feeds(state: State) -> Feeds:
 
 def _pool(state: State) -> Pool:
     return state.flowserver.pool  # type: ignore[no-any-return]
+
+
+def _files(state: State) -> FileStore:
+    return state.flowserver.files  # type: ignore[no-any-return]

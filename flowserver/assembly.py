@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from uuid import UUID
 
 import httpx
 
-from flowserver import answering, credentials
 from flowserver.accounts import Accounts
 from flowserver.answering import Answers
 from flowserver.callbacks import Callbacks
 from flowserver.census import Census
 from flowserver.collections import Collections
-from flowserver.connections import Connections
 from flowserver.credentials import Credentials
-from flowserver.databases import Databases
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
@@ -29,9 +26,10 @@ from flowserver.execution import Resources
 from flowserver.executor import Executor
 from flowserver.failures import Failures
 from flowserver.feeds import Feeds
+from flowserver.files import FileStore
 from flowserver.ledger import Ledger
-from flowserver.memories import OrgMemories
 from flowserver.metrics import Metrics
+from flowserver.open_doors import closed_doors, open_doors
 from flowserver.outbound import outbound_client
 from flowserver.receiving import Receiver
 from flowserver.reconciler import Reconciler
@@ -39,25 +37,18 @@ from flowserver.retention import prune
 from flowserver.rounds import OFTEN, Rounds
 from flowserver.runs import Runs
 from flowserver.schedules import Schedules
-from flowserver.settings import Settings
+from flowserver.settings import Settings, secrets
 from flowserver.signals import Kind, Signals
 from flowserver.ticker import Ticker
 from flowserver.triggers import Triggers
 from flowserver.vault import Vault, open_vault
-from flowserver.vectors import OrgVectors
 from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
 from graphs.options import Retention
 from nodes import registry
-from nodes.answers import Answers as AnswersDoor
 from nodes.catalogue import Catalogue
-from nodes.connections import Connections as ConnectionsDoor
 from nodes.contract import ModelDefaults
-from nodes.credentials import Credentials as CredentialsDoor
-from nodes.databases import Databases as DatabasesDoor
-from nodes.long_term_memory import Memories
-from nodes.vectors import Vectors
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -86,6 +77,7 @@ class Flowserver:
     callbacks: Callbacks
     runs: Runs
     collections: Collections
+    files: FileStore
     feeds: Feeds
     metrics: Metrics
     census: Census
@@ -107,7 +99,7 @@ async def assemble(
         Unavailable: The database, or a setting, cannot be used.
     """
     await migrate(dsn)
-    compiler = Compiler(registry.discover())
+    compiler = Compiler(replace(registry.discover(), closed=closed_doors(settings)))
     allowed = [*settings.outbound_allow, *_operators_own(settings)]
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
@@ -126,8 +118,8 @@ async def assemble(
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
-        connections = Connections(allowed)
-        databases = Databases(connections)
+        files = FileStore(pool)
+        doors = await stack.enter_async_context(open_doors(settings, pool, allowed, kept, files))
         resources = Resources(
             pool,
             feeds,
@@ -138,14 +130,8 @@ async def assemble(
             models,
             metrics,
             traces,
-            doors={
-                AnswersDoor: answering.door(pool),
-                ConnectionsDoor: lambda visitor: connections,
-                CredentialsDoor: credentials.door(kept),
-                DatabasesDoor: lambda visitor: databases,
-                Memories: lambda visitor: OrgMemories(pool, visitor.org, visitor.workflow),
-                Vectors: lambda visitor: OrgVectors(pool, visitor.org),
-            },
+            doors,
+            tuple(secrets(settings)),
         )
         executor = Executor(
             resources,
@@ -200,6 +186,7 @@ async def assemble(
                 callbacks,
                 runs,
                 Collections(pool),
+                files,
                 feeds,
                 metrics,
                 census,
@@ -246,8 +233,6 @@ def _way_out(allowed: list[str]) -> httpx.AsyncClient:
 
 
 def _operators_own(settings: Settings) -> list[str]:
-    """The model server that the operator chose may be reached wherever it is."""
-    if settings.openai_base_url is None:
-        return []
-    _, _, rest = settings.openai_base_url.partition("://")
-    return [rest.partition("/")[0].rpartition("@")[2]]
+    """The model and search servers that the operator chose may be reached wherever they are."""
+    chosen = [url for url in (settings.openai_base_url, settings.tavily_base_url) if url is not None]
+    return [url.partition("://")[2].partition("/")[0].rpartition("@")[2] for url in chosen]

@@ -106,6 +106,8 @@ class Resources:
     traces: Traces | None = None
     doors: Mapping[type[Any], DoorMaker] = field(default_factory=dict)
     """What else of the world runs may use."""
+    secrets: tuple[str, ...] = ()
+    """The operator's own, which nothing that a run tells may hold."""
 
 
 class Execution:
@@ -325,7 +327,7 @@ class Execution:
             reporter=Observed(self._recorder, self._observation),
             http=self._with.http,
             models=self._with.models,
-            redact=lambda text: _redact(text, compiled, self._with.models, self._learned),
+            redact=lambda text: _redact(text, compiled, self._with, self._learned),
             is_watched=lambda: self._is_watched or self._feed.is_watched,
             doors=Doors(self._with.doors, self._visitor()),
             slots=asyncio.Semaphore(compiled.plan.max_concurrency),
@@ -397,9 +399,10 @@ def _load(modules: frozenset[str]) -> None:
         importlib.import_module(module)
 
 
-def _redact(text: str, compiled: Compiled, models: ModelDefaults, learned: Set[str]) -> str:
+def _redact(text: str, compiled: Compiled, resources: Resources, learned: Set[str]) -> str:
     """`text` without the secrets that the run has to do with; longer ones first, as they may hold others."""
-    secrets = {*compiled.plan.secrets, *filter(None, [models.api_key]), *learned}
+    operators = {*resources.secrets, *filter(None, [resources.models.api_key])}
+    secrets = {*compiled.plan.secrets, *operators, *learned}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

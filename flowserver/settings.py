@@ -88,6 +88,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1)], about("How often a run is started again after its process died.")
     ] = 3
     max_body_bytes: Annotated[Annotated[int, Meta(ge=1024)], about("The largest request body.")] = 10_000_000
+    max_upload_mb: Annotated[
+        Annotated[float, Meta(gt=0, le=1000)], about("The largest file that can be uploaded, in megabytes.")
+    ] = 50
+    allow_code: Annotated[bool, about("Whether workflows may run Python code, in a sandbox.")] = False
+    tavily_api_key: Annotated[
+        str | None,
+        about("For web searches whose drawing gives none.", secret=True, also="TAVILY_API_KEY"),
+    ] = None
+    tavily_base_url: Annotated[
+        WebAddress | None, about("The server of web searches, in place of Tavily's own.")
+    ] = None
     lease_seconds: Annotated[
         Seconds, about("How long a run belongs to a process that gives no sign of life.")
     ] = 10

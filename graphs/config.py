@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,7 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """The values of secret settings."""
         hidden = [info.name for info in fields(self.type) if extra(info.type, "secret", False)]
-        return tuple(self.fixed[name] for name in hidden if self.fixed.get(name))
+        return tuple(text for name in hidden for text in _texts(self.fixed.get(name)))
 
     @property
     def credentials(self) -> tuple[str, ...]:
@@ -177,6 +177,9 @@ class _Reading:
     def take(self, info: FieldInfo, key: str, value: Any) -> None:
         """Read the value of one setting, as it stands under `key`."""
         at = self.node.at("data", key)
+        if extra(info.type, "verbatim", False):
+            self._convert(info, value, at)
+            return
         paths, errors = len(self.paths), self.problems.errors
         raw = self._read(value, at) if extra(info.type, "template", True) else self._literal(info, value, at)
         if self.problems.errors > errors or (len(self.paths) > paths and is_made_of_structs(info.type)):
@@ -255,6 +258,17 @@ class _Reading:
             inside = "" if isinstance(value, str) else pointer(*each.at)
             self.problems.error("bad_config", self.node.id, at + inside, each.message(info.name), hint)
         return options
+
+
+def _texts(secret: Any) -> Iterator[str]:
+    """The texts that a secret holds: of an object only long ones, as its short ones are common words."""
+    if isinstance(secret, str):
+        if secret:
+            yield secret
+        return
+    items = secret.values() if isinstance(secret, dict) else secret if isinstance(secret, list) else ()
+    for item in items:
+        yield from (text for text in _texts(item) if len(text) >= 20)
 
 
 def spellings(node_type: NodeType) -> set[str]:

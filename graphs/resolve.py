@@ -110,6 +110,11 @@ def look_up(draft: Draft, registry: Registry, problems: Problems) -> None:
             problems.error("unknown_type", node.id, node.at("type"), message, hint)
             continue
         draft.types[node.id] = node_type
+        for door in node_type.doors:
+            if door in registry.closed:
+                message = f"{node.name!r} ({node_type.name}) will fail when it runs: the operator of this "
+                message += f"server has not allowed {door.__name__!r}"
+                problems.warning("not_allowed", node.id, node.at("type"), message)
         settings = read_settings(node, node_type, problems)
         known = settings.valid or node_type.routes is None
         (draft.settings if known else draft.lost)[node.id] = settings

@@ -104,6 +104,7 @@ def setting(
     *also: str,
     secret: bool = False,
     template: bool = True,
+    verbatim: bool = False,
     description: str | None = None,
     when: Mapping[str, Sequence[Any]] | None = None,
     credential: bool = False,
@@ -111,7 +112,8 @@ def setting(
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
     `also` lists other spellings found in saved drawings, `secret` keeps the value out of everything
-    that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run.
+    that leaves the server, `template=False` refuses `{{ … }}`, as the value is needed before a run; with
+    `verbatim` it is no template at all, but taken as it is.
     `when` says for which values of other fields it means anything: forms show it only then.
     `credential` says that it holds the id of one: see `nodes.credentials`.
     """
@@ -119,6 +121,7 @@ def setting(
         "also": also,
         "secret": secret,
         "template": template,
+        "verbatim": verbatim,
         "when": dict(when or {}),
         "credential": credential,
     }
@@ -202,6 +205,8 @@ class NodeType:
     """What templates may call such a step where no node has that name."""
     answers: bool = False
     """It answers whoever waits for the run outside."""
+    doors: tuple[type[Any], ...] = ()
+    """What it cannot do without that a server may keep closed; there a drawing is warned of."""
     icon: str = ""
     """The name of a Lucide icon, as palettes of editors show it."""
     version: int = 1
@@ -253,6 +258,7 @@ class NodeType:
         timing_input: Callable[[Any], Any] | None = None,
         called: Sequence[str] = (),
         answers: bool = False,
+        doors: Sequence[type[Any]] = (),
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -306,6 +312,7 @@ class NodeType:
             timing_input=timing_input,
             called=tuple(called),
             answers=answers,
+            doors=tuple(doors),
             icon=icon,
             version=version,
             examples=tuple(examples),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 from nodes.contract import NodeDefinitionError, NodeType
 
@@ -20,6 +21,8 @@ class Registry:
 
     types: Mapping[str, NodeType]
     aliases: Mapping[str, NodeType]
+    closed: frozenset[type[Any]] = frozenset()
+    """The doors that this server keeps closed: types that need one are known, and fail when they run."""
 
     def find(self, name: str) -> NodeType | None:
         return self.types.get(name) or self.aliases.get(name)

@@ -108,6 +108,24 @@ async def test_the_commands_about_triggers_do_what_is_said(dsn: str, tmp_path: P
     assert "order  next 20" in output
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_the_commands_about_documents_do_what_their_page_says(dsn: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/documents.md").read_text(), re.M | re.S)
+
+    async with server_process(dsn, tmp_path) as server:
+        address = str(server.client.base_url).rstrip("/")
+        given = f'API={address}\nAUTH="Authorization: Bearer {KEY}"\nJSON="Content-Type: application/json"\n'
+        script = "set -eu\n" + given + "\n".join(blocks)
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", script, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        output = (await shell.communicate())[0].decode()
+
+    assert shell.returncode == 0, output
+    assert '"name":"handbook.md","media_type":"text/markdown"' in output
+    assert '"output":"2 chunks: Returns"' in output
+
+
 async def _examples_saved(client: object) -> None:
     while len((await client.get("/workflows", headers=HEADERS)).json()["items"]) < 4:  # type: ignore[attr-defined]
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Who may come in: every route but the public ones needs a key, and a body must be JSON."""
+"""Who may come in: every route but the public ones needs a key, and a body must be what its route takes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ PUBLIC = (
 )
 """Paths that need no key."""
 
+FORM = "multipart/form-data"
+"""What a route takes whose `opt` says so; every other takes JSON."""
+
 Authenticated = Request[UUID, None, Any]
 """A request whose `user` is its organisation."""
 
@@ -34,7 +37,7 @@ class KeyMiddleware(AbstractAuthenticationMiddleware):
     ) -> AuthenticationResult:
         accounts = flowserver_of(connection.app).accounts
         org = await accounts.authenticate(_key(connection))
-        _only_json(connection)
+        _only_what_is_taken(connection)
         return AuthenticationResult(user=org, auth=None)
 
 
@@ -49,12 +52,14 @@ def _key(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     return connection.headers.get("x-api-key")
 
 
-def _only_json(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+def _only_what_is_taken(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
     """Litestar reads any body as JSON; a page of another site may send `text/plain` in a user's name."""
+    handler = connection.scope.get("route_handler")
+    taken = handler.opt.get("body", "application/json") if handler is not None else "application/json"
     headers = connection.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if kind != taken:
         found = f"not {kind!r}" if kind else "and must say so"
-        raise HTTPException(status_code=415, detail=f"the body must be 'application/json', {found}")
+        raise HTTPException(status_code=415, detail=f"the body must be {taken!r}, {found}")

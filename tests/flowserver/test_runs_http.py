@@ -339,6 +339,7 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
     called_back = (await client.post(f"/workflows/{saved['id']}/runs", json=callback)).json()
     await client.post(f"/runs/{called_back['id']}/cancel")
     message = (await client.get(f"/callbacks?run_id={called_back['id']}")).json()["items"][0]
+    file = (await client.post("/files", files={"file": ("a.txt", b"ours")})).json()
     stranger = {"Authorization": "Bearer key-of-a-stranger"}
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
         await conn.execute("INSERT INTO org (id, name) VALUES (%s, 'strangers')", (other := uuid4(),))
@@ -373,6 +374,9 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("GET", f"/credentials/{kept['id']}", None),
         ("PATCH", f"/credentials/{kept['id']}", {"data": {"api_key": "sk-theirs"}}),
         ("DELETE", f"/credentials/{kept['id']}", None),
+        ("GET", f"/files/{file['id']}", None),
+        ("GET", f"/files/{file['id']}/content", None),
+        ("DELETE", f"/files/{file['id']}", None),
     ]
     of_ours = [
         ("POST", f"/workflows/{saved['id']}/publish"),
@@ -390,7 +394,16 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("POST", f"/callbacks/{message['id']}/redeliver"),
     ]
     calls += [(method, path, {} if method in ("PATCH", "POST") else None) for method, path in of_ours]
-    ids = (saved["id"], run_["id"], kept["id"], hook["id"], schedule["id"], message["id"], made["id"])
+    ids = (
+        saved["id"],
+        run_["id"],
+        kept["id"],
+        hook["id"],
+        schedule["id"],
+        message["id"],
+        made["id"],
+        file["id"],
+    )
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
@@ -410,13 +423,18 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         response = await client.request(method, path, json=body, headers=stranger)
         assert response.status_code == 404, (method, path)
         assert response.json()["type"] == "urn:flowserver:problem:not_found"
+    of_saved = f"/runs?workflow_id={saved['id']}"
     for path in (
         "/workflows",
         "/runs",
+        of_saved,
         "/credentials",
+        "/webhooks",
+        "/schedules",
+        "/callbacks",
+        "/files",
         "/collections",
         "/collections?name=docs",
-        f"/runs?workflow_id={saved['id']}",
     ):
         assert (await client.get(path, headers=stranger)).json()["items"] == []
     assert (await client.get(f"/workflows/{saved['id']}")).json() == saved

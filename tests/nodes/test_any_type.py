@@ -89,13 +89,7 @@ async def test_junk_at_any_port_gives_outputs_or_a_failure_with_a_code(name: str
                 except InvalidWorkflow as exc:
                     assert all(problem.code != "internal" for problem in exc.problems)
                 except StepFailed as exc:
-                    assert exc.code in CODES, (exc.code, exc.message)
+                    assert exc.code != "step_failed", exc.message  # it says by name what is wrong
                     assert len(exc.message) < 2_000
                 else:
                     msgspec.json.encode(made)
-
-
-CODES = {
-    "bad_input", "bad_operand", "bad_config", "missing_value", "limit_exceeded", "check_failed", "loop_limit",
-    "bad_variable", "unsafe_output",
-}  # fmt: skip
