@@ -17,7 +17,9 @@ from flowserver.accounts import Accounts
 from flowserver.answering import Answers
 from flowserver.callbacks import Callbacks
 from flowserver.census import Census
+from flowserver.connections import Connections
 from flowserver.credentials import Credentials
+from flowserver.databases import Databases
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
 from flowserver.errors import Unavailable
@@ -47,8 +49,10 @@ from graphs.options import Retention
 from nodes import registry
 from nodes.answers import Answers as AnswersDoor
 from nodes.catalogue import Catalogue
+from nodes.connections import Connections as ConnectionsDoor
 from nodes.contract import ModelDefaults
 from nodes.credentials import Credentials as CredentialsDoor
+from nodes.databases import Databases as DatabasesDoor
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -116,6 +120,8 @@ async def assemble(
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
+        connections = Connections(allowed)
+        databases = Databases(connections)
         resources = Resources(
             pool,
             feeds,
@@ -126,7 +132,12 @@ async def assemble(
             models,
             metrics,
             traces,
-            doors={CredentialsDoor: credentials.door(kept), AnswersDoor: answering.door(pool)},
+            doors={
+                AnswersDoor: answering.door(pool),
+                ConnectionsDoor: lambda visitor: connections,
+                CredentialsDoor: credentials.door(kept),
+                DatabasesDoor: lambda visitor: databases,
+            },
         )
         executor = Executor(
             resources,

@@ -194,6 +194,15 @@ class Forgotten(FlowserverError):
         super().__init__(f"the {what} of run {run} are no longer kept; its result is at /api/v1/runs/{run}")
 
 
+class RunForgotten(FlowserverError):
+    """A delivery came before, and what it started then was kept for as long as it was to be."""
+
+    code = "forgotten"
+
+    def __init__(self, delivery: UUID) -> None:
+        super().__init__(f"this is delivery {delivery}, which came before; its run is no longer kept")
+
+
 class NoEncryptionKey(FlowserverError):
     """There is no key to seal secrets with."""
 

@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping, Set
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
-from langgraph.types import Command
+from langgraph.types import Command, Interrupt
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
@@ -47,7 +47,7 @@ from graphs.options import NO_LIMITS, Limits
 from graphs.plan import Plan
 from graphs.problems import InvalidWorkflow
 from graphs.rerun import seed
-from graphs.runtime import LimitReached, Meter, Run, StepFailed
+from graphs.runtime import LimitReached, Meter, Run, StepFailed, asked_at
 from graphs.state import ENTRY, persistent, result
 from graphs.values import clean
 from nodes.contract import ModelDefaults
@@ -256,18 +256,21 @@ class Execution:
             "recursion_limit": ENOUGH,
         }
         given: Any = {ENTRY: {"run": str(claim.id)}, **await self._seed(plan)}
+        limits = compiled.plan.limits.under(claim.limits or NO_LIMITS)
+        asked: Sequence[Interrupt] = ()
+        answers: dict[str, Any] | None = {}
         if claim.epoch > 1:
             await self._remember()
             found = await graph.aget_state(config)
             if (found.metadata or {}).get(MARK) == str(claim.id):
                 given = None
-                if found.interrupts:
-                    if (answers := await ask(self._with.pool, self._journal, found.interrupts)) is None:
+                if asked := found.interrupts:
+                    if (answers := await ask(self._with.pool, self._journal, asked)) is None:
                         return
                     given = Command(resume=answers)
-        limits = compiled.plan.limits.under(claim.limits or NO_LIMITS)
         context = self._context(compiled, limits)
         while True:
+            context.kept = _still_open(asked, answers or {})
             async with self._in_time(limits.seconds):
                 state = await graph.ainvoke(
                     given,
@@ -276,9 +279,9 @@ class Execution:
                     durability=claim.durability or compiled.durability,
                     control=self._control,
                 )
-            if not (interrupts := state.get("__interrupt__")):
+            if not (asked := state.get("__interrupt__") or ()):
                 break
-            if (answers := await ask(self._with.pool, self._journal, interrupts)) is None:
+            if (answers := await ask(self._with.pool, self._journal, asked)) is None:
                 return
             given = Command(resume=answers)
         await self._end("succeeded", output=result(plan, await context.large.whole(state)))
@@ -374,6 +377,13 @@ class Execution:
             await self._journal.flush()
         async with self._with.pool.connection() as conn:
             await conn.execute(_RELEASE, {"run": self.claim.id, "epoch": self.claim.epoch})
+
+
+def _still_open(asked: Sequence[Interrupt], answers: Mapping[str, Any]) -> dict[bytes, Any]:
+    """What was kept with the questions that have no answer yet."""
+    waiting = [each.value for each in asked if each.id not in answers]
+    kept = ((asked_at(each), each["question"].get("kept")) for each in waiting)
+    return {place: found for place, found in kept if found is not None}
 
 
 async def _loaded(modules: frozenset[str]) -> None:

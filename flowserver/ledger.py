@@ -15,7 +15,7 @@ from psycopg.rows import DictRow
 import sql
 from flowserver.arrivals import Arrival
 from flowserver.db import Pool, row_of
-from flowserver.errors import Forgotten, NotFound
+from flowserver.errors import NotFound, RunForgotten
 from flowserver.ids import new_id
 from flowserver.workflows import json
 from nodes.hooks import Hook
@@ -121,7 +121,7 @@ class Delivery:
         if row["was"] == "dead":
             return None
         if row["run_id"] is None:
-            raise Forgotten("events", row["id"])
+            raise RunForgotten(row["id"])
         return UUID(str(row["run_id"]))
 
     async def bury(self, pool: Pool, org: UUID, error: Mapping[str, Any]) -> None:

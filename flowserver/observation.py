@@ -143,6 +143,9 @@ class Observed:
     def text(self, place: Place, text: str) -> None:
         self._inner.text(place, text)
 
+    def happened(self, place: Place, event: str, data: Mapping[str, Any]) -> None:
+        self._inner.happened(place, event, data)
+
     def finished(
         self, place: Place, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]
     ) -> None:

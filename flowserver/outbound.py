@@ -44,7 +44,8 @@ from flowserver.metered import Meter, MeteredBody
 from nodes.contract import NodeError
 
 # httpx's INFO lines hold whole URLs, secrets in their queries included.
-logging.getLogger("httpx").setLevel(logging.WARNING)
+for library in ("httpx", "httpx2"):
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class UrlNotAllowed(NodeError):
@@ -71,6 +72,16 @@ def outbound_client(
     """
     transport = _AsyncTransport(_Gate(_read(allow), max_bytes), resolver)
     return _AsyncClient(transport=transport, **_options(timeout))
+
+
+def policy_for(host: str, port: int, allow: Sequence[str]) -> Policy:
+    """Which addresses a workflow may connect to under `host`: with the operator's leave, private ones too.
+
+    For connections that are not HTTP, so that every port is as good as another.
+    """
+    host = host.strip("[]").lower().rstrip(".")
+    known = {(host, None), (host, port)}
+    return _PUBLIC if _read(allow).isdisjoint(known) else _ALLOWED
 
 
 # Azure's wire server hands out machine secrets from an address that counts as public.

@@ -60,10 +60,7 @@ async def ask(pool: Pool, journal: Journal, interrupts: Iterable[Interrupt]) -> 
         rows = await (await conn.execute(_OF_RUN, wanted)).fetchall()
         settled = [row for row in rows if row["status"] in ("answered", "expired")]
         if settled:
-            return {
-                row["interrupt_id"]: EXPIRED if row["status"] == "expired" else row["answer"]
-                for row in settled
-            }
+            return {row["interrupt_id"]: _settled(row) for row in settled}
         journal.add("run.waiting", {"questions": [body(row) for row in rows if row["status"] == "open"]})
         batch = journal.take()
         numbers = await (await conn.execute(_WAIT, batch)).fetchall()
@@ -112,11 +109,19 @@ async def expire(pool: Pool) -> int:
 
 def body(row: Mapping[str, Any]) -> dict[str, Any]:
     """A question as clients see it: `{id, step, within?, payload, form?, actions?, deadline?, pause?}`."""
-    told = {"id": row["id"], "step": row["step"], **row["question"]}
+    shown = {key: value for key, value in row["question"].items() if key != "kept"}
+    told = {"id": row["id"], "step": row["step"], **shown}
     if row["deadline"] is None:
         return told
     # A row's own is in the session's time zone, one inside JSON is a text: clients are told one spelling.
     return told | {"deadline": msgspec.convert(row["deadline"], datetime).astimezone(UTC)}
+
+
+def _settled(row: Mapping[str, Any]) -> Any:
+    """What the step that asked gets: the answer, and what it kept to go on with."""
+    given = EXPIRED if row["status"] == "expired" else row["answer"]
+    kept = row["question"].get("kept")
+    return given if kept is None else {"answer": given, "kept": kept}
 
 
 def _row(run: UUID, interrupt: Interrupt) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class Recorder:
     def text(self, place: Place, text: str) -> None:
         self._journal.add("text", place.told | {"text": clean(text)})
 
+    def happened(self, place: Place, event: str, data: Mapping[str, Any]) -> None:
+        shown, is_cut = cut(clean(dict(data)), MAX_OUTPUT)
+        self._journal.add(event, place.told | shown | ({"cut": True} if is_cut else {}))
+
     def finished(
         self, place: Place, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]
     ) -> None:
@@ -112,7 +116,10 @@ def _key(step: str, within: Any) -> str:
     """The key of a step's place, from what an event says of it."""
     kinds = ("round", "item")
     around = [
-        next(([kind, each["step"], each[kind]] for kind in kinds if kind in each), ["call", each["step"], 0])
+        next(
+            ([kind, each["step"], each[kind]] for kind in kinds if kind in each),
+            ["call", each["step"], each.get("call", 0)],
+        )
         for each in within or ()
     ]
     return msgspec.json.encode([step, *around]).decode() if around else step

@@ -25,9 +25,7 @@ def add_parsers(commands: Any, run: Callable[[argparse.Namespace], int]) -> None
     add.add_argument("--secret", help="left out, one is made where it is needed")
     rotate = _one(of, run, "rotate", "rotate", "give one another secret, and show that")
     rotate.add_argument("--secret", help="left out, one is made")
-    rotate.add_argument(
-        "--overlap", type=float, default=86_400, metavar="SECONDS", help="old ones count so long"
-    )
+    rotate.add_argument("--overlap", type=float, default=86_400, metavar="SECONDS", help="old ones count")
     _one(of, run, "enable", "enable", "open one")
     _one(of, run, "disable", "disable", "close one")
     _one(of, run, "delete", "delete_webhook", "delete one with its deliveries")

@@ -14,12 +14,14 @@ from typing import Any, TypeAlias
 
 import httpx
 import msgspec
+from langgraph._internal._constants import CONFIG_KEY_SCRATCHPAD
+from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import interrupt
 
 from graphs.plan import ERROR, Part, Plan, Reference, Step
 from graphs.ports import Port, binding_ports, ports
-from graphs.runtime import LimitReached, Place, Run, StepFailed
+from graphs.runtime import LimitReached, Place, Run, StepFailed, asked_at
 from graphs.state import Outcome, State, current, messages, outcome, variable
 from graphs.templates import Lookup, Missing, Path, follow
 from graphs.values import UnsafeValue, clean
@@ -51,11 +53,15 @@ class Acting:
     """The rounds of the loops around it, as far as the map around it."""
     call: Callable[[Call], Awaitable[Any]]
     """Runs another workflow for the step; gives its result."""
+    serve: Callable[[str, Any], Awaitable[Any]]
+    """Runs another workflow for a tool, which is known by its id; gives its result."""
     check: Callable[[str, Any], None]
     """Refuses a value that a variable cannot take."""
     kept: dict[str, list[Any]] = field(default_factory=dict)
     """What it adds to variables and conversations, by channel."""
     usage: dict[str, int] = field(default_factory=dict)
+    answered: list[Any] = field(default_factory=list)
+    """What it has asked before it ran this time, and got."""
 
     async def act(self, arrived: Arrived) -> Outcome | Items:
         """Run the step by its policy, and tell what becomes of it.
@@ -75,12 +81,13 @@ class Acting:
                 Exception,
                 SystemExit,
             ) as exc:  # whatever a step raises is its failure, told once, by name
-                failed = self._failure(exc)
-                if attempt >= retries.attempts or not _may_get_better(exc):
+                own = _own(exc)
+                failed = self._failure(own)
+                if attempt >= retries.attempts or not _may_get_better(own):
                     return self.give_up(failed, exc, arrived)
                 self.run.reporter.failed(self.place, failed.error, will_retry=True)
                 attempt += 1
-                await asyncio.sleep(retries.before(attempt, random.random(), _wished(exc)))
+                await asyncio.sleep(retries.before(attempt, random.random(), _wished(own)))
 
     def give_up(
         self, failed: StepFailed, cause: BaseException | None = None, arrived: Arrived | None = None
@@ -193,6 +200,8 @@ class Acting:
 
     def _context(self, node: Step | Part) -> RunContext:
         key = f"{self.run.id}\n{Place(node.id, self.place.within).key}"
+        if node is not self.step and self.step.asks and (answered := len(self._answers())):
+            key += f"\n{answered}"  # what a tool does after an answer is not what it did before
         return RunContext(
             step=node.id,
             name=node.name,
@@ -207,6 +216,11 @@ class Acting:
             is_watched=self.run.is_watched,
             doors=self.run.doors,
             ask=self._ask,
+            answers=self._answers,
+            asked=self._kept,
+            tell=self._tell,
+            redact=self.run.redact,
+            call=lambda given: self.serve(node.id, given),
             recall=lambda memory: list(self.state.get(messages(memory.channel)) or ()),
             remember=self._remember,
             set_variable=self._set,
@@ -214,7 +228,20 @@ class Acting:
         )
 
     def _ask(self, question: Question) -> Any:
-        return interrupt({**self.place.told, "question": msgspec.to_builtins(question)})
+        return interrupt({**self.place.told, "question": clean(msgspec.to_builtins(question))})
+
+    def _answers(self) -> list[tuple[Any, Any]]:
+        """What it was answered so far; LangGraph gives the values one by one, and stops behind the last."""
+        known = get_config()["configurable"][CONFIG_KEY_SCRATCHPAD].resume if self.step.asks else ()
+        while len(self.answered) < len(known):
+            self.answered.append(interrupt(None))
+        return [(each["answer"], each["kept"]) for each in self.answered]
+
+    def _kept(self) -> Any:
+        return self.run.kept.get(asked_at(self.place.told))
+
+    def _tell(self, event: str, data: Mapping[str, Any]) -> None:
+        self.run.reporter.happened(self.place, event, _redacted(dict(data), self.run.redact))
 
     def _remember(self, memory: Memory, new: Sequence[Any]) -> None:
         self.kept.setdefault(messages(memory.channel), []).extend(new)
@@ -267,6 +294,18 @@ class Acting:
         return made
 
 
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case Mapping():
+            return {redact(str(key)): _redacted(item, redact) for key, item in value.items()}
+        case list() | tuple():
+            return [_redacted(item, redact) for item in value]
+        case _:
+            return value
+
+
 def left_by(made: Any) -> dict[str, Any]:
     """What a step leaves in its channel."""
     if isinstance(made, Choice):
@@ -299,6 +338,14 @@ def _fit(value: Any, port: Port) -> Any:
     except msgspec.ValidationError as exc:
         message = f"the input {port.name!r} cannot take what arrived: {exc}"
         raise NodeError(message, code="bad_input") from None
+
+
+def _own(exc: BaseException) -> BaseException:
+    """The error of ours that a provider's library has wrapped into one of its own; else `exc`."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, NodeError):
+        cause = cause.__cause__
+    return cause or exc
 
 
 def _may_get_better(exc: BaseException) -> bool:

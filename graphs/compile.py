@@ -90,7 +90,7 @@ class Compiler:
 
 
 def _must_be_whole(plan: Plan, problems: Problems) -> None:
-    for step in plan.steps.values():
+    for step in plan.nodes:
         if step.type.calls is not None and step.id not in plan.children:
             message = f"{step.name!r} runs another workflow, which was not looked up"
             problems.error("unknown_workflow", step.id, "", message)

@@ -15,6 +15,8 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any
 
+from langchain_core.runnables.config import var_child_runnable_config
+
 from graphs.acting import Acting, Arrived
 from graphs.plan import LIMIT, Loop, Region, Step
 from graphs.runtime import LimitReached, Place, Run, StepFailed, Within, Witness
@@ -64,7 +66,7 @@ class Frame(Standing):
         else:
             await self._walk_on(self.after)
         self.after = self.ready[0] if len(self.ready) == 1 and not self.due else None
-        acting = [id for id in self.ready if not self.plan.steps[id].type.asks]
+        acting = [id for id in self.ready if not self.plan.steps[id].asks]
         if acting or self.due:  # a question stops everything: it comes when nothing else can go on
             self.ready = acting
 
@@ -261,7 +263,8 @@ class Frame(Standing):
             self.values,
             place,
             path,
-            lambda call: self._call(step, place, call),
+            lambda call: self._call(step.id, place, call),
+            lambda id, given: self._serve(id, place, given),
             lambda name, value: self.check(name, value),
         )
 
@@ -338,27 +341,45 @@ class Frame(Standing):
         await frame.finish()
         return frame.values, frame.kept
 
-    async def _call(self, step: Step, place: Place, call: Call) -> Any:
+    async def _call(self, step: str, place: Place, call: Call) -> Any:
         """Run the workflow that `step` calls; its result."""
-        work = self.work.children[step.id]
-        plan = work.plan
+        run = self._run_within(step, place, call.input)
+        plan = self.work.children[step].plan
+        if step in self.work.nested:
+            return result(plan, await self.work.nested[step](run))
+        frame = Frame(self.work.children[step], {}, run)
+        await frame.finish()
+        return result(plan, frame.values)
+
+    async def _serve(self, tool: str, place: Place, given: Any) -> Any:
+        """Run the workflow that `tool` is, in a task of its own: what it does is not what its agent does."""
+        number = self.run.served[tool] = self.run.served.get(tool, -1) + 1
+        run = self._run_within(tool, place, given, number)
+        run.slots = asyncio.Semaphore(self.plan.max_concurrency)  # its agent holds one of the others
+
+        async def go() -> Any:
+            var_child_runnable_config.set(None)  # else its models' words would count as those of the agent
+            frame = Frame(self.work.children[tool], {}, run)
+            await frame.finish()
+            return result(self.work.children[tool].plan, frame.values)
+
+        return await asyncio.create_task(go())
+
+    def _run_within(self, step: str, place: Place, given: Any, number: int = 0) -> Run:
+        plan = self.work.children[step].plan
         trigger = plan.starts(None)
-        run = replace(
+        return replace(
             self.run,
             trigger=trigger,
-            roots={**self.run.roots, "input": call.input, "trigger": {"type": "workflow", "step": trigger}},
-            within=(*place.within, ("call", step.id, 0)),
+            roots={**self.run.roots, "input": given, "trigger": {"type": "workflow", "step": trigger}},
+            within=(*place.within, ("call", step, number)),
             outer={},
             objects={},
             making={},
             witness=None,
+            served={},
             meter=self.run.meter.inside(plan.limits),
         )
-        if step.id in self.work.nested:
-            return result(plan, await self.work.nested[step.id](run))
-        frame = Frame(work, {}, run)
-        await frame.finish()
-        return result(plan, frame.values)
 
 
 @asynccontextmanager

@@ -121,7 +121,7 @@ def _shape(node: Step | Part, look: Look, box: int | None) -> Shape:
 
 
 def _look(step: Step) -> Look:
-    if step.type.asks:
+    if step.asks:
         return "question"
     if step.type.routes is not None:
         return "router"

@@ -92,6 +92,12 @@ class Step:
         return not self.arcs
 
     @property
+    def asks(self) -> bool:
+        """Whether it may put a question to a person."""
+        may = self.type.may_ask
+        return self.type.asks or (may is not None and may(self.settings.provisional()))
+
+    @property
     def routes(self) -> tuple[str, ...]:
         """For a router: the ports of which it takes one."""
         return routes(self.type, self.settings)

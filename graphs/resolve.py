@@ -65,7 +65,16 @@ def resolve(
         problems,
     )
     check(steps, parts, triggers, draft.nodes, shape, draft.doubtful, draft.uncertain, problems)
-    children = called(steps, draft, registry, problems, above)
+    children = called({**steps, **parts}, draft, registry, problems, above)
+    for id in children.keys() & parts.keys():
+        asking = who_asks(children[id])
+        if asking is not None:
+            message = (
+                f"{parts[id].name!r} is a tool, and {asking!r} in its workflow may ask a person, who would "
+            )
+            message += "have to be waited for in the middle of a conversation"
+            hint = "let the agent ask: see its setting 'approve_tools'"
+            problems.error("asks_in_tool", id, draft.nodes[id].at(), message, hint)
     nested(shape, children, draft, problems)
     if problems.errors:
         raise InvalidWorkflow(in_place(problems.found))
@@ -251,14 +260,21 @@ def lead_back(draft: Draft) -> None:
         ]
 
 
+def who_asks(plan: Plan) -> str | None:
+    """The name of a step that may ask a person, in this workflow or in one that it runs."""
+    own = [step.name for step in plan.steps.values() if step.asks]
+    inner = (found for child in plan.children.values() if (found := who_asks(child)) is not None)
+    return own[0] if own else next(inner, None)
+
+
 def called(
-    steps: Mapping[str, Step],
+    steps: Mapping[str, Step | Part],
     draft: Draft,
     registry: Registry,
     problems: Problems,
     above: tuple[Saved, ...],
 ) -> dict[str, Plan]:
-    """The plans of the workflows that steps run, by the step."""
+    """The plans of the workflows that steps and tools run, by their ids."""
     found: dict[str, Plan] = {}
     for step in steps.values():
         if step.type.calls is None or not step.settings.valid:

@@ -28,7 +28,7 @@ class Place:
 
     @property
     def told(self) -> dict[str, Any]:
-        """How events say it: `{"step", "within"?: [{"step", "round"?, "item"?}, …]}`."""
+        """How events say it: `{"step", "within"?: [{"step", "round"?, "item"?, "call"?}, …]}`."""
         if not self.within:
             return {"step": self.step}
         return {"step": self.step, "within": [_told(*each) for each in self.within]}
@@ -40,7 +40,13 @@ class Place:
 
 
 def _told(kind: str, step: str, number: int) -> dict[str, Any]:
-    return {"step": step} if kind == "call" else {"step": step, kind: number}
+    return {"step": step} if kind == "call" and not number else {"step": step, kind: number}
+
+
+def asked_at(told: Mapping[str, Any]) -> bytes:
+    """The key of the place that a question says it was asked at."""
+    where = {"step": told["step"], "within": told.get("within") or []}
+    return msgspec.json.encode(where, order="deterministic")
 
 
 class Reporter(Protocol):
@@ -48,6 +54,9 @@ class Reporter(Protocol):
 
     def started(self, place: Place, node_type: NodeType) -> None: ...
     def text(self, place: Place, text: str) -> None: ...
+    def happened(self, place: Place, event: str, data: Mapping[str, Any]) -> None:
+        """Something that a step does has an event of its own."""
+
     def finished(
         self, place: Place, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]
     ) -> None: ...
@@ -78,6 +87,9 @@ class Witness:
 
     def text(self, place: Place, text: str) -> None:
         self._reporter.text(place, text)
+
+    def happened(self, place: Place, event: str, data: Mapping[str, Any]) -> None:
+        self._reporter.happened(place, event, data)
 
     def finished(
         self, place: Place, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]
@@ -201,6 +213,11 @@ class Run:
     """For an item of a map: the state of the steps around it."""
     objects: dict[str, Any] = field(default_factory=dict)
     """What providers made, by node id."""
+    kept: dict[bytes, Any] = field(default_factory=dict)
+    """What steps have kept with questions that are still open, by `asked_at`: when one is answered, the steps
+    that asked the others run again, too."""
+    served: dict[str, int] = field(default_factory=dict)
+    """How often tools that are workflows have run, from 0, by node id."""
     making: dict[str, asyncio.Lock] = field(default_factory=dict)
     """Held while a provider is made: what two steps share is made once."""
     gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)

@@ -140,4 +140,4 @@ class _Weigher:
             return _Weight(2, 2, 2 * inside.asks) if inside.effects else inside
         if step.id in self.children:
             return self.children[step.id]
-        return _Weight(int(step.type.effect), int(step.type.effect), int(step.type.asks))
+        return _Weight(int(step.type.effect), int(step.type.effect), int(step.asks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
@@ -51,6 +51,8 @@ class Memory:
     """The id of the memory node: two steps that share the node share the conversation."""
     trim: Callable[[Sequence[Any]], list[Any]]
     """Choose from all kept LangChain messages, oldest first, those that a model is shown."""
+    sum_up: Callable[[str, Sequence[Any]], Awaitable[str]] | None = None
+    """(the summary so far, messages) -> that of both, for what `trim` leaves out; else it is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class RunContext:
     emit: Callable[[str], None]
     """Stream a piece of partial text output."""
     ask: Callable[[Question], Any]
-    """Stop the run, put a question to a person, return the accepted answer; such a step does nothing else."""
+    """Stop the run, put a question to a person, return the accepted answer. What the step did before is done
+    again when the run goes on, unless it keeps that with the question: see `answers`."""
     recall: Callable[[Memory], list[Any]]
     """All messages kept for a memory, oldest first, before any trimming."""
     remember: Callable[[Memory, Sequence[Any]], None]
@@ -96,6 +99,16 @@ class RunContext:
     """Report usage to be summed up: `input_tokens`, `output_tokens`, `model_calls`, `tool_calls`."""
     is_watched: Callable[[], bool] = lambda: True
     """Whether anybody may want partial output; where nobody does, a step need not ask for it."""
+    answers: Callable[[], list[tuple[Any, Any]]] = list
+    """What this step has asked with something `kept` and was answered, oldest first: (answer, kept)."""
+    asked: Callable[[], Any] = lambda: None
+    """What it has `kept` with a question that is still open: it runs again as another one was answered."""
+    tell: Callable[[str, Mapping[str, Any]], None] = lambda event, data: None
+    """Add an event to the run's: `tool.called`, `tool.returned`."""
+    redact: Callable[[str], str] = str
+    """Take the secrets that the run has to do with out of a text."""
+    call: Callable[[Any], Awaitable[Any]] | None = None
+    """For a tool that is a step which runs another workflow: run it with an input, return its output."""
     doors: Mapping[type[Any], Any] = field(default_factory=dict)
     """What else of the world this server lets steps use, by the protocol that says how; see `door`."""
 

@@ -171,6 +171,8 @@ class NodeType:
     """Modules that it imports on first use; they are loaded beside the event loop before it runs."""
     asks: bool = False
     """It may put a question to a person; it comes after all else that can run."""
+    may_ask: Callable[[Any], bool] | None = None
+    """The same, where that is up to its settings: config -> whether it may."""
     body: Body | None = None
     """For a map, which returns `Items`."""
     calls: Callable[[Any], WorkflowRef] | None = None
@@ -234,6 +236,7 @@ class NodeType:
         imports: Sequence[str] = (),
         outputs: type[msgspec.Struct] | None = None,
         asks: bool = False,
+        may_ask: Callable[[Any], bool] | None = None,
         body: Body | None = None,
         calls: Callable[[Any], WorkflowRef] | None = None,
         rounds: Callable[[Any], int] | None = None,
@@ -285,6 +288,7 @@ class NodeType:
             model_calls=model_calls,
             imports=tuple(imports),
             asks=asks,
+            may_ask=may_ask,
             body=body,
             calls=calls,
             rounds=rounds,
@@ -322,6 +326,7 @@ class NodeType:
         timing: Callable[[Any], Timing | None] | None = None,
         timing_input: Callable[[Any], Any] | None = None,
         answers: bool = False,
+        mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -348,6 +353,7 @@ class NodeType:
             timing=timing,
             timing_input=timing_input,
             answers=answers,
+            mistakes=mistakes,
             icon=icon,
             version=version,
             examples=tuple(examples),

@@ -48,6 +48,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     """In place of `seconds`: until when, as an RFC 3339 time; if that has passed, it expires at once."""
     pause: bool = False
     """Nobody is asked: the run goes on at the deadline. An answer that names it ends it sooner."""
+    kept: Any = None
+    """What the step has to know when it goes on, as JSON; it comes back with the answer, and is not shown."""
 
     def accept(self, answer: Any) -> Any:
         """Return `answer` in its full form, `{"action", "values"}` where there are actions.

@@ -52,6 +52,30 @@ async def test_the_readmes_commands_do_what_it_says(dsn: str, tmp_path: Path) ->
     assert output.count("event: run.succeeded") == 2
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_the_commands_about_triggers_do_what_is_said(dsn: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/triggers.md").read_text(), re.M | re.S)
+    (tmp_path / ".flowserver").mkdir()
+    (tmp_path / ".flowserver/api-key").write_text(KEY + "\n")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/flowserver").write_text(f'#!/bin/sh\nexec {sys.executable} -m flowserver "$@"\n')
+    (tmp_path / ".venv/bin/flowserver").chmod(0o755)
+    environment = {**os.environ, "FLOWSERVER_DATABASE_URL": dsn, "PYTHONPATH": str(ROOT)}
+
+    async with server_process(dsn, tmp_path / ".flowserver") as server:
+        address = str(server.client.base_url).rstrip("/")
+        script = "set -eu\n" + "\n".join(blocks).replace("http://127.0.0.1:8000/api/v1", address)
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", script, cwd=tmp_path, env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        output = (await shell.communicate())[0].decode()
+
+    assert shell.returncode == 0, output
+    assert '{"order":7,"ok":true}' in output
+    assert '"cron":"30 9 * * 1-5"' in output
+    assert "order  next 20" in output
+
+
 async def _examples_saved(client: object) -> None:
     while len((await client.get("/workflows", headers=HEADERS)).json()["items"]) < 4:  # type: ignore[attr-defined]
         await asyncio.sleep(0.05)

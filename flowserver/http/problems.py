@@ -24,6 +24,7 @@ from flowserver.errors import (
     NotFound,
     NotGenuine,
     RevisionConflict,
+    RunForgotten,
     SecretUnreadable,
     TooLarge,
     TooMany,
@@ -42,6 +43,7 @@ _STATUS: Mapping[type[FlowserverError], int] = {
     RevisionConflict: 412,
     Conflict: 409,
     Forgotten: 410,
+    RunForgotten: 409,
     NoEncryptionKey: 503,
     SecretUnreadable: 409,
 }

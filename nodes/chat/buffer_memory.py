@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from nodes.contract import Memory, NodeType, Nothing, RunContext, port, setting
+from nodes.memories import last_exchanges
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,13 +18,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    memory: Annotated[Any, port("output")]
+    memory: Annotated[Any, port("output", description="The conversation, for an agent.")]
 
 
 def make(config: Config, bindings: Nothing, ctx: RunContext) -> Memory:
-    return Memory(
-        ctx.step, lambda messages: list(messages if config.limit is None else messages[-2 * config.limit :])
-    )
+    return Memory(ctx.step, list if config.limit is None else last_exchanges(config.limit))
 
 
 NODE = NodeType.provider(
@@ -33,5 +32,15 @@ NODE = NodeType.provider(
     gives=Memory,
     outputs=Outputs,
     aliases=("BufferMemoryNode",),
-    ignores=("memory_key", "input_key", "output_key", "return_messages", "session_mode", "user_id"),
+    ignores=(
+        "memory_key",
+        "input_key",
+        "output_key",
+        "return_messages",
+        "session_mode",
+        "session_id",
+        "user_id",
+    ),
+    icon="database",
+    examples=({}, {"limit": 5}),
 )

@@ -2,94 +2,85 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-import httpx
 import msgspec
-from pydantic import SecretStr
 
 from nodes.contract import ChatModel, NodeError, NodeType, Nothing, RunContext, port, setting
-from nodes.credentials import CredentialId, Credentials
-
-OPENAI = "https://api.openai.com/v1"
+from nodes.credentials import CredentialId
+from nodes.openai_models import OPENAI, chat_model, host_of, open_credential, tuning
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    model: Annotated[str, setting("model_name")] = "gpt-4o"
+    model: Annotated[str, setting("model_name", description="The model's name, such as gpt-4o.")] = "gpt-4o"
+    credential_id: CredentialId = None
     base_url: Annotated[
         str | None,
         setting(
             "openai_api_base", "api_base", "endpoint", description="Of an OpenAI-compatible server, to /v1."
         ),
     ] = None
-    credential_id: CredentialId = None
     api_key: Annotated[
         str | None,
         setting(
             "openai_api_key", secret=True, description="Better kept as a credential, which wins over it."
         ),
     ] = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
-    organization: str | None = None
+    temperature: Annotated[
+        Annotated[float, msgspec.Meta(ge=0, le=2)] | None,
+        setting(description="How freely it chooses its words; left empty, as the provider does."),
+    ] = None
+    max_tokens: Annotated[
+        Annotated[int, msgspec.Meta(ge=1)] | None, setting(description="The most tokens of one answer.")
+    ] = None
+    top_p: Annotated[
+        Annotated[float, msgspec.Meta(ge=0, le=1)] | None,
+        setting(description="It chooses among words that have this much of the probability together."),
+    ] = None
+    frequency_penalty: Annotated[
+        Annotated[float, msgspec.Meta(ge=-2, le=2)] | None,
+        setting(description="Above 0, words become less likely the more often they were used."),
+    ] = None
+    presence_penalty: Annotated[
+        Annotated[float, msgspec.Meta(ge=-2, le=2)] | None,
+        setting(description="Above 0, words become less likely once they were used."),
+    ] = None
+    organization: Annotated[
+        str | None, setting(description="The OpenAI organisation that is billed, if the key has several.")
+    ] = None
     timeout: Annotated[
         float, setting("request_timeout", description="Seconds."), msgspec.Meta(ge=1, le=3600)
     ] = 60
-    max_retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
+    max_retries: Annotated[
+        int, setting(description="Attempts after the first one."), msgspec.Meta(ge=0, le=10)
+    ] = 2
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    llm: Annotated[Any, port("output", "model")]
+    llm: Annotated[Any, port("output", "model", description="The model, for an agent and the like.")]
 
 
 async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     """A LangChain chat model; its client is the run's guarded one."""
     if config.credential_id:
-        config = await _with_credential(config, config.credential_id, ctx)
-    from langchain_openai import ChatOpenAI  # noqa: PLC0415  half a second and 20 MB that many servers never need
-    from langchain_openai.chat_models.base import BaseChatOpenAI  # noqa: PLC0415
-
+        usual = ctx.models.base_url or OPENAI
+        known = await open_credential(config.credential_id, config.base_url, usual, ctx)
+        config = msgspec.structs.replace(
+            config,
+            api_key=known["api_key"],
+            base_url=config.base_url or known.get("base_url") or None,
+            organization=config.organization or known.get("organization") or None,
+        )
     base_url = config.base_url or ctx.models.base_url
-    settings = {
-        name: getattr(config, name)
-        for name in ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty")
-        if getattr(config, name) is not None
-    }
-    # OpenAI itself wants `max_completion_tokens`, which ChatOpenAI writes; most compatible servers know only
-    # `max_tokens`, which its base class keeps.
-    kind = BaseChatOpenAI if base_url else ChatOpenAI
-    return kind(
+    return chat_model(
+        ctx,
         model=config.model,
         base_url=base_url,
-        api_key=SecretStr(_key(config, base_url, ctx)),
+        api_key=_key(config, base_url, ctx),
         organization=config.organization or None,
         timeout=config.timeout,
         max_retries=config.max_retries,
-        stream_usage=True,
-        http_async_client=ctx.http,
-        http_client=_no_sync_client(),
-        **settings,
-    )
-
-
-async def _with_credential(config: Config, id: str, ctx: RunContext) -> Config:
-    """`config` with what the credential says; it goes nowhere but where that is for."""
-    usual = _host(ctx.models.base_url or OPENAI)
-    host = _host(config.base_url) if config.base_url else None
-    known = await ctx.door(Credentials).get(id, host=host, usual=usual)
-    if not known.get("api_key"):
-        message = f"the credential of {ctx.name!r} has no field 'api_key'; it has: {', '.join(known)}"
-        raise NodeError(message, code="missing_key", is_final=True)
-    return msgspec.structs.replace(
-        config,
-        api_key=known["api_key"],
-        base_url=config.base_url or known.get("base_url") or None,
-        organization=config.organization or known.get("organization") or None,
+        **tuning(config),
     )
 
 
@@ -102,27 +93,14 @@ def _key(config: Config, base_url: str | None, ctx: RunContext) -> str:
     if base_url:
         return "none"  # local servers ask for none, but the client insists on one
     raise NodeError(
-        f"{ctx.name!r} has no API key: set its 'api_key', or FLOWSERVER_OPENAI_API_KEY for the whole server",
+        f"{ctx.name!r} has no API key: set its 'credential_id' or 'api_key', "
+        "or FLOWSERVER_OPENAI_API_KEY for the whole server",
         code="missing_key",
     )
 
 
-@cache
-def _no_sync_client() -> httpx.Client:
-    """Keeps the library from making a blocking client that goes around the guarded one."""
-
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise RuntimeError("the chat model was called synchronously")
-
-    return httpx.Client(transport=httpx.MockTransport(refuse))
-
-
 def hosts(config: Config) -> list[str]:
-    return [_host(config.base_url or OPENAI)]
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""
+    return [host_of(config.base_url or OPENAI)]
 
 
 NODE = NodeType.provider(
@@ -133,6 +111,8 @@ NODE = NodeType.provider(
     outputs=Outputs,
     aliases=("OpenAINode", "OpenAIChatNode"),
     imports=("langchain_openai.chat_models.base",),
-    ignores=("streaming", "tavily_api_key", "verify_ssl"),
+    ignores=("streaming", "tavily_api_key", "verify_ssl", "system_prompt"),
     hosts=hosts,
+    icon="sparkles",
+    examples=({"model": "gpt-4o-mini", "temperature": 0.2},),
 )

@@ -22,9 +22,13 @@ from flowserver.credentials import RunCredentials, detected, secret_texts
 from flowserver.doors import Visitor
 from flowserver.errors import Unavailable
 from flowserver.settings import Settings
+from graphs.kinds import extra, fields
+from nodes import registry
 from nodes.contract import NodeError
 from tests.openai_server import OpenAIServer, Reply
 from tests.server import KEY, drawing, edge, node, serving
+from tests.web_server import Reply as Answer
+from tests.web_server import Request, WebServer
 
 Client = httpx.AsyncClient
 
@@ -184,7 +188,7 @@ async def test_the_start_is_refused_while_a_needed_key_is_missing(tmp_path: Path
 
 
 async def test_a_server_without_a_key_keeps_nothing_and_says_why(tmp_path: Path, dsn: str) -> None:
-    settings = Settings(data_dir=tmp_path, api_key=KEY, database_url=dsn)
+    settings = Settings(data_dir=tmp_path, api_key=KEY, host="0.0.0.0")
     async with serving(create_app(settings, dsn)) as client:
         response = await client.post("/credentials", json={"name": "n", "data": {"a": "b"}})
 
@@ -319,6 +323,105 @@ async def test_a_door_is_closed_to_other_organisations(tmp_path: Path, dsn: str)
     assert refused.value.code == "credential_not_found"
 
 
+# The canary: no node that takes a credential leaves it anywhere
+
+
+def _provider(type: str, **settings: Any) -> list[dict[str, Any]]:
+    return [
+        node("n", type, max_retries=0, **settings),
+        node("agent", "Agent"),
+        edge("n", "agent", "llm", "llm"),
+    ]
+
+
+def _step(type: str, **settings: Any) -> list[dict[str, Any]]:
+    return [node("n", type, **settings)]
+
+
+USES: dict[str, list[dict[str, Any]]] = {
+    "OpenAIChat": _provider("OpenAIChat"),
+    "OpenAICompatibleNode": _provider("OpenAICompatibleNode", model="m"),
+    "AnthropicChat": _provider("AnthropicChat"),
+    "GoogleChat": _provider("GoogleChat"),
+    "OllamaChat": [
+        node("n", "OllamaChat"),
+        node("agent", "Agent"),
+        edge("n", "agent", "llm", "llm"),
+    ],
+    "MCPTools": [
+        node("model", "OpenAIChat", api_key="k", base_url="http://127.0.0.1:9"),
+        node("n", "MCPTools", timeout=5),
+        node("agent", "Agent"),
+        edge("model", "agent", "llm", "llm"),
+        edge("n", "agent", "tools", "tools"),
+    ],
+    "PostgresQuery": _step("PostgresQuery", query="SELECT 1"),
+    "EmailSend": _step("EmailSend", to="ada@example.com", timeout=1),
+}
+"""How each type that takes a credential is used; a new one needs a row here."""
+
+
+def _reflected(request: Request) -> Answer:
+    """A server that tells everything that it was sent."""
+    told = {"headers": dict(request.headers), "body": request.body.decode(errors="replace")}
+    return Answer(
+        401, json.dumps({"error": {"message": json.dumps(told), "type": "x", "code": 401}}).encode()
+    )
+
+
+@pytest.mark.parametrize("type", USES)
+async def test_mt_07_a_secret_stands_in_no_event_row_log_or_error(
+    tmp_path: Path, dsn: str, type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "flowserver")
+    settings = Settings(data_dir=tmp_path, api_key=KEY, outbound_allow=("127.0.0.1",))
+    async with WebServer() as web, serving(create_app(settings, dsn)) as client:
+        for path in (
+            *("/chat/completions", "/v1/messages", "/api/chat", "/"),
+            "/v1/models/gemini-3.5-flash:generateContent",
+        ):
+            web.on(path, _reflected)
+        data = {
+            "api_key": CANARY,
+            "password": CANARY,
+            "base_url": web.url(""),
+            "host": "127.0.0.1",
+            "port": web.port,
+            "username": "me@example.com",
+            "database": "db",
+        }
+        made = await kept(client, data=data)
+        parts = json.loads(json.dumps(USES[type]))
+        next(each for each in parts if each.get("id") == "n")["data"]["credential_id"] = made["id"]
+        if type == "OllamaChat":
+            parts[0]["data"]["base_url"] = web.url("")
+
+        run = (await client.post("/runs", json={"flow_data": drawing(*parts), "input": "x"})).json()
+        events = (await client.get(f"/runs/{run['id']}/events", params={"after": 0})).text
+
+    assert run["status"] == "failed", run
+    assert run["error"]["code"] not in ("missing_key", "bad_config", "credential_host"), run
+    assert CANARY not in json.dumps(run) + events + caplog.text
+    await _is_in_no_table(dsn)
+
+
+def test_every_type_that_takes_a_credential_has_its_canary() -> None:
+    types = registry.discover().types.values()
+    taking = {
+        each.name for each in types for info in fields(each.config) if extra(info.type, "credential", False)
+    }
+
+    assert taking == USES.keys()
+
+
+async def _is_in_no_table(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+        for (table,) in await (await conn.execute(query)).fetchall():
+            rows = await (await conn.execute(f'SELECT t::text FROM "{table}" t')).fetchall()
+            assert CANARY not in str(rows), table
+
+
 async def test_what_a_run_learned_stands_in_none_of_its_traces(
     client_of_openai: tuple[Client, OpenAIServer], dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -332,12 +435,4 @@ async def test_what_a_run_learned_stands_in_none_of_its_traces(
     assert run["status"] == "failed"
     assert "***" in run["error"]["message"]
     assert CANARY not in json.dumps(run) + events + caplog.text
-    async with await psycopg.AsyncConnection.connect(dsn) as conn:
-        tables = await (
-            await conn.execute(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
-            )
-        ).fetchall()
-        for (table,) in tables:
-            rows = await (await conn.execute(f'SELECT t::text FROM "{table}" t')).fetchall()  # type: ignore[arg-type]
-            assert CANARY not in str(rows), table
+    await _is_in_no_table(dsn)

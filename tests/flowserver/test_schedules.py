@@ -296,51 +296,48 @@ async def test_a_workflow_that_cannot_run_any_more_says_so_in_its_firings(
     assert "'nobody' is not a trigger of this workflow" in firing["because"]
 
 
-@pytest.mark.parametrize(
-    ("timing", "words"),
-    [
-        ({"cron": "* * * * * *"}, "five fields"),
-        ({"cron": "0 0 30 2 *"}, "no cron expression"),
-        ({"cron": "1," * 60 + "1 * * * *"}, "at most 100 characters"),
-        ({"cron": "0 0 * * *", "timezone": "Mars/X"}, "no time zone"),
-        ({"every": 0.2}, ">= 1"),
-        ({}, "exactly one of"),
-        ({"every": 60, "unknown": 1}, "unknown field `unknown`"),
-    ],
-)
-async def test_sec_86_what_is_no_timing_is_refused_in_words(
-    client: Client, timing: dict[str, Any], words: str
-) -> None:
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"cron": "* * * * * *"}, "five fields"),
+    ({"cron": "0 0 30 2 *"}, "no cron expression"),
+    ({"cron": "1," * 60 + "1 * * * *"}, "at most 100 characters"),
+    ({"cron": "0 0 * * *", "timezone": "Mars/X"}, "no time zone"),
+    ({"every": 0.2}, ">= 1"),
+    ({}, "exactly one of"),
+    ({"every": 60, "unknown": 1}, "unknown field `unknown`"),
+]
+
+
+async def test_sec_86_what_is_no_timing_is_refused_in_words(client: Client) -> None:
     workflow = await published(client)
 
-    refused = await client.post("/schedules", json={"workflow_id": workflow, "timing": timing})
+    for timing, words in REFUSED:
+        refused = await client.post("/schedules", json={"workflow_id": workflow, "timing": timing})
 
-    assert refused.status_code in (400, 422)
-    assert words in refused.json()["detail"]
+        assert refused.status_code in (400, 422), timing
+        assert words in refused.json()["detail"]
     assert (await client.get("/schedules")).json()["items"] == []
 
 
-@pytest.mark.parametrize(
-    ("settings_", "pointer", "words"),
-    [
-        ({"schedule_type": "cron", "cron_expression": "* * * * * *"}, "cron_expression", "five fields"),
-        ({"schedule_type": "once"}, "", "'scheduled_time' says when"),
-        ({"schedule_type": "once", "scheduled_time": "soon"}, "scheduled_time", "'soon' is no instant"),
-        ({"timezone": "Berlin"}, "timezone", "'Berlin' is no time zone"),
-        ({"interval_seconds": 0}, "interval_seconds", "from 1 to 31622400"),
-        ({"interval_seconds": "{{ vars.n }}"}, "interval_seconds", "must be known before the run"),
-    ],
-)
-async def test_a_timer_that_cannot_fire_is_named_when_it_is_checked(
-    client: Client, settings_: dict[str, Any], pointer: str, words: str
-) -> None:
-    flow = drawing(node("timer", "TimerStart", **settings_), node("end", "EndNode"), edge("timer", "end"))
+MISTAKES: list[tuple[dict[str, Any], str, str]] = [
+    ({"schedule_type": "cron", "cron_expression": "* * * * * *"}, "cron_expression", "five fields"),
+    ({"schedule_type": "once"}, "", "'scheduled_time' says when"),
+    ({"schedule_type": "once", "scheduled_time": "soon"}, "scheduled_time", "'soon' is no instant"),
+    ({"timezone": "Berlin"}, "timezone", "'Berlin' is no time zone"),
+    ({"interval_seconds": 0}, "interval_seconds", "from 1 to 31622400"),
+    ({"interval_seconds": "{{ vars.n }}"}, "interval_seconds", "must be known before the run"),
+]
 
-    [problem] = (await client.post("/workflows/check", json={"flow_data": flow})).json()["problems"]
 
-    assert problem["severity"] == "error"
-    assert words in problem["message"]
-    assert problem["pointer"] == "/nodes/0/data" + (f"/{pointer}" if pointer else "")
+async def test_a_timer_that_cannot_fire_is_named_when_it_is_checked(client: Client) -> None:
+    for settings_, pointer, words in MISTAKES:
+        timer = node("timer", "TimerStart", **settings_)
+        flow = drawing(timer, node("end", "EndNode"), edge("timer", "end"))
+
+        [problem] = (await client.post("/workflows/check", json={"flow_data": flow})).json()["problems"]
+
+        assert problem["severity"] == "error"
+        assert words in problem["message"]
+        assert problem["pointer"] == "/nodes/0/data" + (f"/{pointer}" if pointer else "")
 
 
 async def test_mt_17_what_a_drawing_says_is_changed_there(client: Client) -> None:

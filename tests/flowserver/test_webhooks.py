@@ -20,7 +20,9 @@ from flowserver.settings import Settings
 from flowserver.signatures import sign
 from tests.faults.checks import rows, until
 from tests.faults.drawings import Gate
+from tests.openai_server import OpenAIServer, Reply
 from tests.server import drawing, edge, events_of, node, serving
+from tests.strangers import stranger
 from tests.web_server import WebServer
 
 Client = httpx.AsyncClient
@@ -126,45 +128,39 @@ BODIES: list[tuple[dict[str, Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "arrived"), BODIES)
-async def test_mt_12_sec_04_a_body_arrives_as_what_it_is(
-    client: Client, outside: Outside, sent: dict[str, Any], arrived: Any
-) -> None:
+async def test_mt_12_sec_04_a_body_arrives_as_what_it_is(client: Client, outside: Outside) -> None:
     seen = node("seen", "Template", template="{{ hook | json }}")
     hook = await publish(client, hooked(seen, edge("hook", "seen"), path="h"))
 
-    answer = await outside.call("/hooks/h", **sent)
+    answers = [await outside.call("/hooks/h", **sent) for sent, _ in BODIES]
 
-    assert answer.status_code == 200, answer.text
-    assert json.loads(answer.json()) == arrived
-    assert [run["input"] for run in await runs_of(client, hook)] == [arrived]
+    wanted = [arrived for _, arrived in BODIES]
+    assert [json.loads(answer.json()) for answer in answers] == wanted
+    assert [run["input"] for run in await runs_of(client, hook)] == wanted[::-1]
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [
-        ({"content": b'{"a":', "headers": {"content-type": "application/json"}}, 422),
-        ({"content": b"[" * 2000, "headers": {"content-type": "application/json"}}, 422),
-        ({"content": b"x" * 3000}, 413),
-        ({"content": iter([b"x" * 1000] * 3)}, 413),
-        ({"content": gzip.compress(b"x" * 100_000), "headers": {"content-encoding": "gzip"}}, 413),
-        ({"content": b"no gzip", "headers": {"content-encoding": "gzip"}}, 422),
-        ({"content": gzip.compress(b"abc")[:-4], "headers": {"content-encoding": "gzip"}}, 422),
-        ({"content": b"abc", "headers": {"content-encoding": "br"}}, 422),
-        ({"params": [("a", "1")] * 1001}, 422),
-    ],
-)
+NO_BODIES: list[tuple[dict[str, Any], int]] = [
+    ({"content": b'{"a":', "headers": {"content-type": "application/json"}}, 422),
+    ({"content": b"[" * 2000, "headers": {"content-type": "application/json"}}, 422),
+    ({"content": b"x" * 3000}, 413),
+    ({"content": gzip.compress(b"x" * 100_000), "headers": {"content-encoding": "gzip"}}, 413),
+    ({"content": b"no gzip", "headers": {"content-encoding": "gzip"}}, 422),
+    ({"content": gzip.compress(b"abc")[:-4], "headers": {"content-encoding": "gzip"}}, 422),
+    ({"content": b"abc", "headers": {"content-encoding": "br"}}, 422),
+    ({"params": [("a", "1")] * 1001}, 422),
+]
+
+
 async def test_sec_85_a_body_that_is_not_what_it_says_or_too_large_starts_nothing(
-    client: Client, outside: Outside, sent: dict[str, Any], status: int
+    client: Client, outside: Outside
 ) -> None:
     hook = await publish(client, hooked(*ECHO, path="h", max_payload_size=2))
-    if not isinstance(sent.get("content", b""), bytes):
-        sent = {**sent, "content": _pieces()}
 
-    answer = await outside.call("/hooks/h", **sent)
+    answers = [await outside.call("/hooks/h", **sent) for sent, _ in NO_BODIES]
+    answers.append(await outside.call("/hooks/h", content=_pieces()))
 
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
+    assert [answer.status_code for answer in answers] == [*(status for _, status in NO_BODIES), 413]
+    assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
     assert await runs_of(client, hook) == []
 
 
@@ -310,43 +306,35 @@ async def test_flt_47_a_caller_that_comes_again_while_the_first_is_still_running
         await outside.close()
 
 
-@pytest.mark.parametrize(
-    ("settings_", "first", "second", "same"),
-    [
-        ({}, {}, {}, False),
-        ({}, {"headers": {"webhook-id": "1"}}, {"headers": {"webhook-id": "1"}}, True),
-        ({}, {"headers": {"Idempotency-Key": "1"}}, {"headers": {"Idempotency-Key": "2"}}, False),
-        ({"dedupe": "none"}, {"headers": {"webhook-id": "1"}}, {"headers": {"webhook-id": "1"}}, False),
-        ({"dedupe_header": "X-Id"}, {"headers": {"X-Id": "1"}}, {"headers": {"x-id": "1"}}, True),
-        ({"dedupe_header": "X-Id"}, {}, {}, False),
-        (
-            {"dedupe_pointer": "/e/0/id"},
-            {"json": {"e": [{"id": 1}]}},
-            {"json": {"e": [{"id": 1}], "x": 2}},
-            True,
-        ),
-        ({"dedupe_pointer": "/e/0/id"}, {"json": {"e": [{"id": 1}]}}, {"json": {"e": [{"id": "2"}]}}, False),
-        ({"dedupe_pointer": "/id"}, {"json": {"id": "x" * 9999}}, {"json": {"id": "x" * 9999}}, True),
-        ({"dedupe": "body"}, {"json": {"a": 1}}, {"json": {"a": 1}}, True),
-        ({"dedupe": "body"}, {"json": {"a": 1}}, {"json": {"a": 2}}, False),
-        ({"dedupe": "body"}, {"json": {}, "params": {"a": 1}}, {"json": {}, "params": {"a": 2}}, False),
-    ],
-)
-async def test_what_makes_two_deliveries_the_same_can_be_chosen(
-    client: Client,
-    outside: Outside,
-    settings_: dict[str, Any],
-    first: dict[str, Any],
-    second: dict[str, Any],
-    same: bool,
-) -> None:
-    await publish(client, hooked(*ECHO, path="h", **settings_))
+SAME: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]] = [
+    ({}, {}, {}, False),
+    ({}, {"headers": {"webhook-id": "1"}}, {"headers": {"webhook-id": "1"}}, True),
+    ({}, {"headers": {"Idempotency-Key": "1"}}, {"headers": {"Idempotency-Key": "2"}}, False),
+    ({"dedupe": "none"}, {"headers": {"webhook-id": "1"}}, {"headers": {"webhook-id": "1"}}, False),
+    ({"dedupe_header": "X-Id"}, {"headers": {"X-Id": "1"}}, {"headers": {"x-id": "1"}}, True),
+    ({"dedupe_header": "X-Id"}, {}, {}, False),
+    (
+        {"dedupe_pointer": "/e/0/id"},
+        {"json": {"e": [{"id": 1}]}},
+        {"json": {"e": [{"id": 1}], "x": 2}},
+        True,
+    ),
+    ({"dedupe_pointer": "/e/0/id"}, {"json": {"e": [{"id": 1}]}}, {"json": {"e": [{"id": "2"}]}}, False),
+    ({"dedupe_pointer": "/id"}, {"json": {"id": "x" * 9999}}, {"json": {"id": "x" * 9999}}, True),
+    ({"dedupe": "body"}, {"json": {"a": 1}}, {"json": {"a": 1}}, True),
+    ({"dedupe": "body"}, {"json": {"a": 1}}, {"json": {"a": 2}}, False),
+    ({"dedupe": "body"}, {"json": {}, "params": {"a": 1}}, {"json": {}, "params": {"a": 2}}, False),
+]
 
-    a = await outside.call("/hooks/h", **first)
-    b = await outside.call("/hooks/h", **second)
 
-    assert (a.status_code, b.status_code) == (200, 200)
-    assert (a.headers["x-run-id"] == b.headers["x-run-id"]) is same
+async def test_what_makes_two_deliveries_the_same_can_be_chosen(client: Client, outside: Outside) -> None:
+    found = []
+    for number, (settings_, first, second, _) in enumerate(SAME):
+        await publish(client, hooked(*ECHO, path=f"h{number}", **settings_), f"w{number}")
+        answers = [await outside.call(f"/hooks/h{number}", **sent) for sent in (first, second)]
+        found.append(len({answer.headers["x-run-id"] for answer in answers}) == 1)
+
+    assert found == [same for *_, same in SAME]
 
 
 async def test_sec_82_an_old_secret_counts_beside_the_new_one_for_as_long_as_is_said(
@@ -467,32 +455,29 @@ async def test_sec_84_what_a_workflow_answers_acts_in_no_browser(client: Client,
     assert "set-cookie" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Set-Cookie": "a=b"},
-        {"Content-Security-Policy": "none"},
-        {"X-Frame-Options": "ALLOW"},
-        {"X-Content-Type-Options": "x"},
-        {"Access-Control-Allow-Origin": "*"},
-        {"Transfer-Encoding": "chunked"},
-        {"X-Bad": "a\r\nSet-Cookie: b=c"},
-        {"X Bad": "a"},
-    ],
-)
+FORBIDDEN: list[dict[str, str]] = [
+    {"Set-Cookie": "a=b"},
+    {"Content-Security-Policy": "none"},
+    {"X-Frame-Options": "ALLOW"},
+    {"X-Content-Type-Options": "x"},
+    {"Access-Control-Allow-Origin": "*"},
+    {"Transfer-Encoding": "chunked"},
+    {"X-Bad": "a\r\nSet-Cookie: b=c"},
+    {"X Bad": "a"},
+]
+
+
 async def test_sec_84_sec_75_headers_that_no_workflow_may_set_are_refused_when_it_is_checked(
-    client: Client, headers: dict[str, str]
+    client: Client,
 ) -> None:
-    flow = hooked(
-        node("respond", "RespondToWebhook", response_headers=headers, response_body="x"),
-        edge("hook", "respond"),
-    )
+    for headers in FORBIDDEN:
+        respond = node("respond", "RespondToWebhook", response_headers=headers, response_body="x")
+        flow = hooked(respond, edge("hook", "respond"))
 
-    problems = (await client.post("/workflows/check", json={"flow_data": flow})).json()["problems"]
+        problems = (await client.post("/workflows/check", json={"flow_data": flow})).json()["problems"]
 
-    assert [(each["code"], each["pointer"]) for each in problems] == [
-        ("bad_config", "/nodes/1/data/response_headers")
-    ]
+        found = [(each["code"], each["pointer"]) for each in problems]
+        assert found == [("bad_config", "/nodes/1/data/response_headers")], headers
 
 
 async def test_sec_84_a_header_that_is_filled_in_only_when_it_runs_is_refused_then(
@@ -567,24 +552,48 @@ async def test_it_answers_at_once_where_that_is_chosen(client: Client, outside: 
     await until(lambda: _has_status(client, run["id"], "succeeded"), "the run to end")
 
 
-async def test_it_streams_text_and_the_end_and_nothing_of_its_inside(
-    client: Client, outside: Outside
-) -> None:
-    flow = hooked(
-        node("secret", "Template", template="inside {{ hook.a }}"),
-        *ECHO[:1],
-        edge("hook", "secret"),
-        edge("secret", "end"),
-        path="h",
-        answer="stream",
-    )
-    await publish(client, flow)
-
-    async with outside.stream("/hooks/h", json={"a": 1}) as response:
-        text = (await response.aread()).decode()
+async def test_it_streams_text_and_the_end_and_nothing_of_its_inside(settings: Settings, dsn: str) -> None:
+    async with OpenAIServer() as openai:
+        openai.reply(Reply(tokens=["Hel", "lo ", "Ada"]))
+        chatting = msgspec.structs.replace(
+            settings, openai_base_url=openai.url, openai_api_key="sk-x", outbound_allow=("127.0.0.1",)
+        )
+        flow = hooked(
+            node("inside", "Template", template="inside {{ hook.name }}"),
+            node("model", "OpenAIChat"),
+            node("agent", "Agent"),
+            edge("hook", "inside"),
+            edge("inside", "agent", None, "input"),
+            edge("model", "agent", None, "llm"),
+            path="h",
+            answer="stream",
+        )
+        async with serving(create_app(chatting, dsn)) as client:
+            await publish(client, flow)
+            outside = Outside(client)
+            async with outside.stream("/hooks/h", json={"name": "Ada"}) as response:
+                text = (await response.aread()).decode()
+            await outside.close()
 
     assert response.headers["content-type"].startswith("text/event-stream")
-    assert [event["event"] for event in events_of(text)] == ["run.succeeded"]
+    events = events_of(text)
+    assert {event["event"] for event in events[:-1]} == {"text"}
+    assert "".join(event["text"] for event in events[:-1]) == events[-1]["output"] == "Hello Ada"
+    assert "inside" not in text
+
+
+async def test_a_delivery_whose_run_has_been_forgotten_starts_no_other(
+    client: Client, outside: Outside, dsn: str
+) -> None:
+    hook = await publish(client, hooked(*ECHO, path="h"))
+    first = await outside.call("/hooks/h", headers={"webhook-id": "1"})
+    await rows(dsn, "DELETE FROM run RETURNING id")
+
+    again = await outside.call("/hooks/h", headers={"webhook-id": "1"})
+
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert "its run is no longer kept" in again.json()["detail"]
+    assert await runs_of(client, hook) == []
 
 
 async def test_the_test_address_runs_what_is_drawn_now_and_shows_what_arrived(
@@ -694,32 +703,30 @@ async def test_a_webhook_made_by_the_api_starts_any_published_workflow(
     assert (await client.get(f"/webhooks/{made['id']}")).status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ({"hook": {"path": "../x"}}, "a path has 1 to 200 letters"),
-        ({"hook": {"path": "x" * 201}}, "a path has 1 to 200 letters"),
-        ({"hook": {"methods": []}}, "length >= 1"),
-        ({"hook": {"methods": ["TRACE"]}}, "Invalid enum value 'TRACE'"),
-        ({"hook": {"authentication": "hmac"}}, "'header' says where to look"),
-        ({"hook": {"allowed_ips": ["10.0.0.0/8", "home"]}}, "'home' is no IP address or network"),
-        ({"hook": {"timeout_seconds": 3000}}, "<= 300"),
-        ({"hook": {"dedupe_pointer": "id"}}, "a JSON pointer begins with '/'"),
-        ({"hook": {"authentication": "bearer"}, "secret": "short"}, "at least 8 printable characters"),
-        ({"hook": {"authentication": "standard"}, "secret": "whsec_!!!!!"}, "'whsec_' and base64"),
-        ({"step": "nobody"}, "'nobody' is not a trigger of this workflow; its triggers: hook"),
-        ({"hook": {"secret": "x"}}, "unknown field `secret`"),
-    ],
-)
-async def test_what_no_webhook_can_be_is_refused_in_words(
-    client: Client, body: dict[str, Any], words: str
-) -> None:
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"hook": {"path": "../x"}}, "a path has 1 to 200 letters"),
+    ({"hook": {"path": "x" * 201}}, "a path has 1 to 200 letters"),
+    ({"hook": {"methods": []}}, "length >= 1"),
+    ({"hook": {"methods": ["TRACE"]}}, "Invalid enum value 'TRACE'"),
+    ({"hook": {"authentication": "hmac"}}, "'header' says where to look"),
+    ({"hook": {"allowed_ips": ["10.0.0.0/8", "home"]}}, "'home' is no IP address or network"),
+    ({"hook": {"timeout_seconds": 3000}}, "<= 300"),
+    ({"hook": {"dedupe_pointer": "id"}}, "a JSON pointer begins with '/'"),
+    ({"hook": {"authentication": "bearer"}, "secret": "short"}, "at least 8 printable characters"),
+    ({"hook": {"authentication": "standard"}, "secret": "whsec_!!!!!"}, "'whsec_' and base64"),
+    ({"step": "nobody"}, "'nobody' is not a trigger of this workflow; its triggers: hook"),
+    ({"hook": {"secret": "x"}}, "unknown field `secret`"),
+]
+
+
+async def test_what_no_webhook_can_be_is_refused_in_words(client: Client) -> None:
     hook = await publish(client, hooked(*ECHO))
 
-    refused = await client.post("/webhooks", json={"workflow_id": hook["workflow_id"], **body})
+    for body, words in REFUSED:
+        refused = await client.post("/webhooks", json={"workflow_id": hook["workflow_id"], **body})
 
-    assert refused.status_code in (400, 422), refused.text
-    assert words in refused.json()["detail"]
+        assert refused.status_code in (400, 422), body
+        assert words in refused.json()["detail"]
 
 
 async def test_what_a_drawing_says_is_changed_there(client: Client) -> None:
@@ -829,3 +836,27 @@ async def test_statistics_tell_what_became_of_deliveries(client: Client, outside
 
     numbers = ("deliveries", "repeats", "succeeded", "failed", "dead", "open", "last_day")
     assert [found[name] for name in numbers] == [2, 1, 1, 1, 0, 0, 2]
+
+
+async def test_sec_85_an_organisation_that_is_flooded_keeps_no_other_from_being_called(
+    settings: Settings, dsn: str
+) -> None:
+    limited = msgspec.structs.replace(settings, deliveries_per_minute=5)
+    async with serving(create_app(limited, dsn)) as client:
+        outside, theirs = Outside(client), await stranger(dsn)
+        await publish(client, hooked(*ECHO, path="ours", answer="at_once"))
+        saved = await client.post(
+            "/workflows", json={"name": "w", "flow_data": hooked(*ECHO, path="theirs")}, headers=theirs
+        )
+        await client.post(f"/workflows/{saved.json()['id']}/publish", headers=theirs)
+        await rows(
+            dsn, "SELECT pg_sleep(60 - extract(second FROM now())) WHERE extract(second FROM now()) > 55"
+        )
+
+        flood = [await outside.call("/hooks/ours", {"n": number}) for number in range(10)]
+        other = await outside.call("/hooks/theirs", {"n": 1})
+
+        assert [answer.status_code for answer in flood] == [202] * 5 + [429] * 5
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in flood[5:])
+        assert (other.status_code, other.json()) == (200, {"n": 1})
+        await outside.close()

@@ -37,6 +37,9 @@ class Recording:
     def text(self, place: Place, text: str) -> None:
         self._tell("text", place)
 
+    def happened(self, place: Place, event: str, data: Mapping[str, Any]) -> None:
+        self._tell(event, place)
+
     def finished(
         self, place: Place, node_type: NodeType, outputs: Any, ms: int, usage: Mapping[str, int]
     ) -> None:

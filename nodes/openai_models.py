@@ -1,0 +1,87 @@
+"""Chat models that speak OpenAI's chat-completions API, whichever node configures them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from nodes.contract import NodeError, RunContext
+from nodes.credentials import Credentials
+
+OPENAI = "https://api.openai.com/v1"
+TUNING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty")
+"""Settings that go to the model as they are, where they are given."""
+
+
+async def open_credential(id: str, base_url: str | None, usual: str, ctx: RunContext) -> Mapping[str, str]:
+    """The credential of a model, which must have a key; `usual` is where that goes if nothing says it.
+
+    Raises:
+        NodeError: There is none, it is for another host, or has no key.
+    """
+    known = await ctx.door(Credentials).get(
+        id, host=host_of(base_url) if base_url else None, usual=host_of(usual)
+    )
+    if not known.get("api_key"):
+        message = f"the credential of {ctx.name!r} has no field 'api_key'; it has: {', '.join(known)}"
+        raise NodeError(message, code="missing_key", is_final=True)
+    return known
+
+
+def tuning(config: Any) -> dict[str, Any]:
+    """Those of `TUNING` that `config` gives."""
+    return {name: found for name in TUNING if (found := getattr(config, name, None)) is not None}
+
+
+def chat_model(
+    ctx: RunContext,
+    *,
+    model: str,
+    base_url: str | None,
+    api_key: str,
+    timeout: float,
+    max_retries: int,
+    kind: Any = None,
+    **more: Any,
+) -> Any:
+    """A LangChain chat model whose client is the run's guarded one; `kind` is a class of one's own."""
+    from langchain_openai import ChatOpenAI  # noqa: PLC0415  half a second and 20 MB that many servers never need
+    from langchain_openai.chat_models.base import BaseChatOpenAI  # noqa: PLC0415
+
+    # OpenAI itself wants `max_completion_tokens`, which ChatOpenAI writes; most compatible servers know only
+    # `max_tokens`, which its base class keeps.
+    make = kind or (BaseChatOpenAI if base_url else ChatOpenAI)
+    return make(
+        model=model,
+        base_url=base_url,
+        api_key=SecretStr(api_key),
+        timeout=timeout,
+        max_retries=max_retries,
+        stream_usage=True,
+        http_async_client=ctx.http,
+        http_client=_no_sync_client(),
+        **more,
+    )
+
+
+def host_of(url: str) -> str:
+    """The host of a URL; nothing where it has none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+@cache
+def _no_sync_client() -> httpx.Client:
+    """Keeps the library from making a blocking client that goes around the guarded one."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise RuntimeError("the chat model was called synchronously")
+
+    return httpx.Client(transport=httpx.MockTransport(refuse))
