@@ -15,12 +15,14 @@ from litestar.openapi import OpenAPIConfig
 
 from flowserver.assembly import Flowserver, Role, assemble
 from flowserver.callbacks import Callbacks
+from flowserver.collections import Collections
 from flowserver.credentials import Credentials
 from flowserver.db import Pool
 from flowserver.feeds import Feeds
 from flowserver.files import FileStore
 from flowserver.http.access import PUBLIC, KeyMiddleware
 from flowserver.http.callbacks import CallbackController
+from flowserver.http.collections import CollectionController
 from flowserver.http.credentials import CredentialController
 from flowserver.http.editor import execute
 from flowserver.http.files import FileController
@@ -41,6 +43,7 @@ from flowserver.receiving import Receiver
 from flowserver.runs import Runs
 from flowserver.schedules import Schedules
 from flowserver.settings import Settings
+from flowserver.vectors import OrgVectors
 from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
@@ -79,6 +82,7 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             ScheduleController,
             CallbackController,
             OrganisationController,
+            CollectionController,
             files,
             execute,
         ],
@@ -89,6 +93,8 @@ def create_app(settings: Settings, dsn: str, *, role: Role = "worker") -> Litest
             "workflows": Provide(_workflows, sync_to_thread=False),
             "credentials": Provide(_credentials, sync_to_thread=False),
             "runs": Provide(_runs, sync_to_thread=False),
+            "collections": Provide(_collections, sync_to_thread=False),
+            "vectors": Provide(_vectors, sync_to_thread=False),
             "webhooks": Provide(_webhooks, sync_to_thread=False),
             "ledger": Provide(_ledger, sync_to_thread=False),
             "receiver": Provide(_receiver, sync_to_thread=False),
@@ -149,6 +155,14 @@ def _credentials(state: State) -> Credentials:
 
 def _runs(state: State) -> Runs:
     return state.flowserver.runs  # type: ignore[no-any-return]
+
+
+def _collections(state: State) -> Collections:
+    return state.flowserver.collections  # type: ignore[no-any-return]
+
+
+def _vectors(request: Request[UUID, None, Any], state: State) -> OrgVectors:
+    return OrgVectors(state.flowserver.pool, request.user)
 
 
 def _webhooks(state: State) -> Webhooks:

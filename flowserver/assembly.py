@@ -16,6 +16,7 @@ from flowserver.accounts import Accounts
 from flowserver.answering import Answers
 from flowserver.callbacks import Callbacks
 from flowserver.census import Census
+from flowserver.collections import Collections
 from flowserver.credentials import Credentials
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
@@ -75,6 +76,7 @@ class Flowserver:
     schedules: Schedules
     callbacks: Callbacks
     runs: Runs
+    collections: Collections
     files: FileStore
     feeds: Feeds
     metrics: Metrics
@@ -183,6 +185,7 @@ async def assemble(
                 Schedules(pool, workflows, runs),
                 callbacks,
                 runs,
+                Collections(pool),
                 files,
                 feeds,
                 metrics,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.store.postgres.aio import AsyncPostgresStore
 from psycopg import AsyncConnection, BaseConnection
 from psycopg.abc import RV, PQGen
 from psycopg.adapt import AdaptersMap
@@ -26,6 +28,9 @@ from flowserver.queue_schema import queue_migrations
 
 OLDEST = 150000
 """Postgres 15: the first with what our queries and pgvector's indexes need."""
+
+OLDEST_PGVECTOR = (0, 8)
+"""The first that goes on through its index until enough rows fit a filter."""
 
 PATIENCE: dict[str, Any] = {
     "connect_timeout": 5,
@@ -146,6 +151,7 @@ async def migrate(dsn: str) -> None:
         try:
             # It creates indexes concurrently, which a waiting lock would deadlock with: hence the polled one.
             await AsyncPostgresSaver(conn).setup()
+            await AsyncPostgresStore(conn).setup()
             await _apply(conn)
         finally:
             await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
@@ -155,11 +161,25 @@ async def _suitable(conn: AsyncConnection[DictRow]) -> None:
     if conn.info.server_version < OLDEST:
         found = conn.info.server_version // 10000
         raise Unavailable(f"this Postgres is version {found}; flowserver needs {OLDEST // 10000} or later")
-    query = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
-    if await (await conn.execute(query)).fetchone() is None:
+    query = (
+        "SELECT coalesce(installed_version, default_version) AS version"
+        "  FROM pg_available_extensions WHERE name = 'vector'"
+    )
+    vector = await (await conn.execute(query)).fetchone()
+    if vector is None:
         raise Unavailable(
             "this Postgres has no pgvector; install its extension 'vector' on the database server"
         )
+    if _numbers(vector["version"]) < OLDEST_PGVECTOR:
+        least = ".".join(map(str, OLDEST_PGVECTOR))
+        raise Unavailable(
+            f"this Postgres has pgvector {vector['version']}; flowserver needs {least} or later "
+            "(install it, then: ALTER EXTENSION vector UPDATE)"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 async def _locked(conn: AsyncConnection[DictRow]) -> None:

@@ -14,7 +14,9 @@ from flowserver.databases import Databases
 from flowserver.db import Pool
 from flowserver.doors import DoorMaker
 from flowserver.files import FilesOf, FileStore
+from flowserver.memories import OrgMemories
 from flowserver.settings import Settings
+from flowserver.vectors import OrgVectors
 from flowserver.workshop import ConfinedCode, ConfinedReader
 from nodes.answers import Answers as AnswersDoor
 from nodes.code_runner import CodeRunner
@@ -22,8 +24,10 @@ from nodes.connections import Connections as ConnectionsDoor
 from nodes.credentials import Credentials as CredentialsDoor
 from nodes.databases import Databases as DatabasesDoor
 from nodes.files import Files
+from nodes.long_term_memory import Memories
 from nodes.reading import Reader
 from nodes.search_access import TAVILY, SearchAccess
+from nodes.vectors import Vectors
 
 
 def closed_doors(settings: Settings) -> frozenset[type[Any]]:
@@ -46,8 +50,10 @@ async def open_doors(
         CredentialsDoor: credentials.door(kept),
         DatabasesDoor: lambda visitor: databases,
         Files: lambda visitor: FilesOf(files, visitor.org),
+        Memories: lambda visitor: OrgMemories(pool, visitor.org, visitor.workflow),
         Reader: lambda visitor: ConfinedReader(for_files),
         SearchAccess: lambda visitor: search,
+        Vectors: lambda visitor: OrgVectors(pool, visitor.org),
     }
     if settings.allow_code:
         doors[CodeRunner] = lambda visitor: ConfinedCode(for_code)

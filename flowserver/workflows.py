@@ -14,6 +14,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
 import sql
+from flowserver.collection_checks import check_collections
+from flowserver.collections import Collections
 from flowserver.credentials import unknown as unknown_credentials
 from flowserver.db import Pool, row_of
 from flowserver.errors import NotFound, NotPublished, RevisionConflict
@@ -88,6 +90,7 @@ class Workflows:
     def __init__(self, pool: Pool, compiler: Compiler, triggers: Triggers) -> None:
         self._pool = pool
         self._compiler = compiler
+        self._collections = Collections(pool)
         self._triggers = triggers
 
     async def add(
@@ -241,10 +244,22 @@ class Workflows:
         """Find every problem of a drawing, also in the workflows that it runs; its own version."""
         whole = await self._whole(org, flow_data)
         checked = _refused(self._compiler.check(whole), await self._unknown_credentials(org, flow_data))
+        checked = await self._fitting(org, checked, whole)
         if whole is flow_data:
             return checked
         own = {key: value for key, value in flow_data.items() if key != "subflows"}
         return replace(checked, version=read(own, Problems()).version)
+
+    async def _fitting(self, org: UUID, checked: Checked, flow_data: Any) -> Checked:
+        """`checked` with what is wrong between the drawing and what the organisation keeps."""
+        if checked.plan is None:
+            return checked
+        found = await check_collections(self._collections, org, checked.plan, flow_data)
+        if not found:
+            return checked
+        problems = tuple(sorted((*checked.problems, *found), key=lambda each: each.severity))
+        is_wrong = any(each.severity == "error" for each in found)
+        return replace(checked, problems=problems, plan=None if is_wrong else checked.plan)
 
     async def drawn(self, org: UUID, flow_data: Any) -> tuple[Compiled, Any]:
         """The graph of a drawing that is not saved, and the drawing with all that its run will need.

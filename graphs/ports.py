@@ -36,7 +36,13 @@ class Port:
 
 def title(kind: type | None) -> str:
     """What a provider gives, in words."""
-    names = {"ChatModel": "a chat model", "Tool": "a tool", "Memory": "a memory"}
+    names = {
+        "ChatModel": "a chat model",
+        "Tool": "a tool",
+        "Memory": "a memory",
+        "Embedder": "an embedder",
+        "Reranker": "a reranker",
+    }
     name = getattr(kind, "__name__", str(kind))
     return names.get(name, name)
 

@@ -191,6 +191,8 @@ class NodeType:
     """Settings that may be left empty for an agent's tool only."""
     hosts: Callable[[Any], Sequence[str]] | None = None
     """config -> the hosts that it talks to, as far as they are known before it runs."""
+    facts: Callable[[Any], Mapping[str, Any]] | None = None
+    """config -> what it means for things that a server keeps, by setting, for the server's own checks."""
     hook: Callable[[Any], Hook] | None = None
     """For a trigger that others call: config -> how."""
     hook_secret: Callable[[Any], str | None] | None = None
@@ -249,6 +251,7 @@ class NodeType:
         mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
         needs: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        facts: Callable[[Any], Mapping[str, Any]] | None = None,
         hook: Callable[[Any], Hook] | None = None,
         hook_secret: Callable[[Any], str | None] | None = None,
         timing: Callable[[Any], Timing | None] | None = None,
@@ -302,6 +305,7 @@ class NodeType:
             mistakes=mistakes,
             needs=tuple(needs),
             hosts=hosts,
+            facts=facts,
             hook=hook,
             hook_secret=hook_secret,
             timing=timing,
@@ -328,6 +332,7 @@ class NodeType:
         ignores: Sequence[str] = (),
         imports: Sequence[str] = (),
         hosts: Callable[[Any], Sequence[str]] | None = None,
+        facts: Callable[[Any], Mapping[str, Any]] | None = None,
         hook: Callable[[Any], Hook] | None = None,
         hook_secret: Callable[[Any], str | None] | None = None,
         timing: Callable[[Any], Timing | None] | None = None,
@@ -355,6 +360,7 @@ class NodeType:
             imports=tuple(imports),
             gives=gives,
             hosts=hosts,
+            facts=facts,
             hook=hook,
             hook_secret=hook_secret,
             timing=timing,

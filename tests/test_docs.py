@@ -13,6 +13,7 @@ import pytest
 
 from flowserver.http.bodies import RunSaved
 from flowserver.settings import listed
+from tests.retrieval_server import ModelServer
 from tests.server import HEADERS, KEY, ROOT, server_process
 
 README = (ROOT / "README.md").read_text()
@@ -50,6 +51,37 @@ async def test_the_readmes_commands_do_what_it_says(dsn: str, tmp_path: Path) ->
     ):
         assert expected in output
     assert output.count("event: run.succeeded") == 2
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_the_commands_about_documents_do_what_is_said(dsn: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/retrieval.md").read_text(), re.M | re.S)
+    (tmp_path / ".flowserver").mkdir()
+    (tmp_path / ".flowserver/api-key").write_text(KEY + "\n")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+
+    async with (
+        ModelServer("Two hours [bread].") as openai,
+        server_process(dsn, tmp_path / ".flowserver", {"FLOWSERVER_OPENAI_BASE_URL": openai.url}) as server,
+    ):
+        address = str(server.client.base_url).rstrip("/")
+        script = "set -eu\n" + "\n".join(blocks).replace("http://127.0.0.1:8000/api/v1", address)
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", script, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        output = (await shell.communicate())[0].decode()
+        asked = openai.chats[0]["messages"][-1]["content"]
+
+    assert shell.returncode == 0, output
+    assert asked.startswith("[1] source: bread\nThe dough rises for two hours.")
+    for expected in (
+        '"output":"Two hours [bread]."',
+        '"chunks":2,"documents":2',
+        '"content":"The dough rises for two hours."',
+        '"name":"moon","chunks":1',
+    ):
+        assert expected in output
+    assert output.count('"content":"The moon orbits') == 0  # the filter leaves it out
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

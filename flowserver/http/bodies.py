@@ -15,6 +15,7 @@ from graphs.options import Limits
 from graphs.plan import Durability
 from graphs.problems import Problem
 from graphs.summary import PlanSummary
+from nodes.vectors import Collection, Distance, Found, Mode
 
 Item = TypeVar("Item")
 
@@ -135,6 +136,44 @@ class ForkRun(Body, frozen=True, kw_only=True):
 class Answer(Body, frozen=True, kw_only=True):
     question_id: UUID | None = None
     answer: Any
+
+
+class MakeCollection(Body, frozen=True, kw_only=True):
+    name: str
+    model: str
+    """Whose vectors it will hold."""
+    dimension: int
+    distance: Distance = "cosine"
+    language: str = "english"
+    """By whose rules words are found: a text search configuration of Postgres."""
+    description: str | None = None
+
+
+class CollectionDetails(Collection, frozen=True, kw_only=True):
+    """A collection, and how much it holds."""
+
+    chunks: int
+    documents: int
+
+
+class SearchCollection(Body, frozen=True, kw_only=True):
+    query: str = ""
+    """What is looked for by words."""
+    vector: list[float] | None = None
+    """What is looked for by its vector, made by the collection's model."""
+    mode: Mode | None = None
+    k: int = 6
+    filter: dict[str, Any] | None = None
+    threshold: float = 0.0
+    diverse: bool = False
+
+
+class DocumentDetails(msgspec.Struct, frozen=True):
+    """A document with its chunks."""
+
+    id: UUID
+    name: str
+    chunks: list[Found]
 
 
 class Page(msgspec.Struct, Generic[Item], frozen=True):

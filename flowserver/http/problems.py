@@ -30,6 +30,7 @@ from flowserver.errors import (
     TooMany,
 )
 from graphs.problems import InvalidWorkflow
+from nodes.contract import NodeError
 
 TYPE = "urn:flowserver:problem:"
 
@@ -101,6 +102,14 @@ def _bad_text(request: Request[Any, Any, Any], exc: UnicodeError) -> Response[An
     return problem(400, "bad_request", "the body is not valid UTF-8")
 
 
+_OF_NODES = {"unavailable": 503, "no_collection": 404}
+
+
+def _node_failed(request: Request[Any, Any, Any], exc: NodeError) -> Response[Any]:
+    """What steps are refused by is refused to clients that ask for the same."""
+    return problem(_OF_NODES.get(exc.code, 422), exc.code, exc.message)
+
+
 def _no_database(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
     logger.warning("%s %s: database: %s", request.method, request.url.path, type(exc).__name__)
     return problem(503, "unavailable", "the database cannot be reached now", {"Retry-After": "2"})
@@ -115,6 +124,7 @@ HANDLERS: Mapping[int | type[Exception], Handler] = {
     FlowserverError: _refused,
     InvalidWorkflow: _invalid_workflow,
     HTTPException: _http,
+    NodeError: _node_failed,
     RecursionError: _too_deep,
     UnicodeDecodeError: _bad_text,
     PoolTimeout: _no_database,

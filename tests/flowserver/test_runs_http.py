@@ -349,6 +349,9 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
             (uuid4(), other),
         )
 
+    given = {"name": "docs", "model": "m", "dimension": 2}
+    made, document = (await client.post("/collections", json=given)).json(), str(uuid4())
+
     calls = [
         ("GET", f"/workflows/{saved['id']}", None),
         ("PUT", f"/workflows/{saved['id']}", {"name": "mine"}),
@@ -362,6 +365,12 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("GET", f"/runs/{run_['id']}/events", None),
         ("POST", f"/runs/{run_['id']}/cancel", None),
         ("POST", f"/runs/{run_['id']}/resume", {"question_id": run_["questions"][0]["id"], "answer": "yes"}),
+        ("GET", f"/collections/{made['id']}", None),
+        ("DELETE", f"/collections/{made['id']}", None),
+        ("POST", f"/collections/{made['id']}/search", {"query": "x"}),
+        ("GET", f"/collections/{made['id']}/documents", None),
+        ("GET", f"/collections/{made['id']}/documents/{document}", None),
+        ("DELETE", f"/collections/{made['id']}/documents/{document}", None),
         ("GET", f"/credentials/{kept['id']}", None),
         ("PATCH", f"/credentials/{kept['id']}", {"data": {"api_key": "sk-theirs"}}),
         ("DELETE", f"/credentials/{kept['id']}", None),
@@ -385,12 +394,22 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         ("POST", f"/callbacks/{message['id']}/redeliver"),
     ]
     calls += [(method, path, {} if method in ("PATCH", "POST") else None) for method, path in of_ours]
-    ids = (saved["id"], run_["id"], kept["id"], hook["id"], schedule["id"], message["id"], file["id"])
+    ids = (
+        saved["id"],
+        run_["id"],
+        kept["id"],
+        hook["id"],
+        schedule["id"],
+        message["id"],
+        made["id"],
+        file["id"],
+    )
     served = (await client.get(str(client.base_url.copy_with(path="/schema/openapi.json")))).json()["paths"]
     with_ids = {
         (method.upper(), path) for path, methods in served.items() if "{id}" in path for method in methods
     }
-    templates = [re.sub("|".join(ids), "{id}", path).replace(delivery, "{delivery}") for _, path, _ in calls]
+    parts = {delivery: "{delivery}", document: "{document}", **dict.fromkeys(ids, "{id}")}
+    templates = [re.sub("|".join(parts), lambda found: parts[found[0]], path) for _, path, _ in calls]
     tried = {(call[0], "/api/v1" + path) for call, path in zip(calls, templates, strict=True)}
     assert tried == with_ids  # a new route needs a row here
     calls += [
@@ -414,9 +433,12 @@ async def test_everything_of_another_organisation_is_not_there(client: Client, d
         "/schedules",
         "/callbacks",
         "/files",
+        "/collections",
+        "/collections?name=docs",
     ):
         assert (await client.get(path, headers=stranger)).json()["items"] == []
     assert (await client.get(f"/workflows/{saved['id']}")).json() == saved
+    assert (await client.get(f"/collections/{made['id']}")).json() == {**made, "chunks": 0, "documents": 0}
     assert (await client.get(f"/runs/{run_['id']}")).json() == run_
 
 

@@ -428,6 +428,21 @@ def test_a_database_without_pgvector_is_one_sentence(refused: Refused, dsn: str)
     assert ended == (1, "", f"flowserver: {sentence}\n")
 
 
+def test_a_database_with_an_old_pgvector_is_one_sentence(refused: Refused, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA old")
+        conn.execute(
+            "CREATE VIEW old.pg_available_extensions AS"
+            " SELECT name, '0.7.4' AS default_version, '0.5.0' AS installed_version"
+            "   FROM pg_catalog.pg_available_extensions WHERE name = 'vector'"
+        )
+
+    ended = refused(make_conninfo(dsn, options="-c search_path=old,pg_catalog,public"))
+
+    sentence = "this Postgres has pgvector 0.5.0; flowserver needs 0.8 or later"
+    assert ended == (1, "", f"flowserver: {sentence} (install it, then: ALTER EXTENSION vector UPDATE)\n")
+
+
 def test_a_database_that_is_too_old_is_one_sentence(refused: Refused) -> None:
     with postgres_that_says("14.19") as port:
         ended = refused(f"postgresql://127.0.0.1:{port}/it?sslmode=disable&gssencmode=disable")

@@ -8,7 +8,7 @@ import pytest
 Client = httpx.AsyncClient
 
 JSON = {"Content-Type": "application/json"}
-CALLS = ["/workflows", "/workflows/check", "/runs"]
+CALLS = ["/workflows", "/workflows/check", "/runs", "/collections"]
 
 
 @pytest.mark.parametrize("path", CALLS)

@@ -40,10 +40,27 @@ def numbered(query: str) -> str:
     return text.replace("%%", "%")
 
 
+COLLECTION = "00000000-0000-7000-8000-000000000000"
+NAMES = {
+    "{chunks}": f"chunk_{COLLECTION.replace('-', '')}",
+    "{kind}": "vector",
+    "{distance}": "<=>",
+    "{where}": "metadata @@ %(where)s::text::jsonpath",
+}
+"""What code puts into queries that are for a table, or an operator, of its choice."""
+
+
+def complete(query: str) -> str:
+    for name, meant in NAMES.items():
+        query = query.replace(name, meant)
+    return query
+
+
 @pytest.mark.parametrize("query", QUERIES)
 def test_postgres_can_prepare_a_query(query: str, dsn: str) -> None:
     with psycopg.connect(dsn) as conn:
-        conn.execute("PREPARE q AS " + numbered(query))
+        conn.execute("SELECT make_chunks(%s, 3, 'cosine', 'english')", (COLLECTION,))
+        conn.execute("PREPARE q AS " + numbered(complete(query)))
 
 
 def test_every_query_file_holds_queries() -> None:
