@@ -20,7 +20,23 @@ def titled(name: str) -> str:
 
 
 _SHORT = {
-    each.lower(): each for each in ("API", "HTTP", "ID", "IDs", "JSON", "LLM", "SSL", "URL", "URLs", "TLS")
+    each.lower(): each
+    for each in (
+        "AI",
+        "API",
+        "CORS",
+        "HTTP",
+        "IPs",
+        "MCP",
+        "ID",
+        "IDs",
+        "JSON",
+        "LLM",
+        "SSL",
+        "URL",
+        "URLs",
+        "TLS",
+    )
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -11,3 +12,17 @@ def to_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def names_in(value: str | Sequence[str]) -> list[str]:
+    """The names of a list, which may be a text: with commas, or as JSON."""
+    if not isinstance(value, str):
+        found: Any = value
+    elif value.lstrip().startswith("["):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            found = [value]
+    else:
+        found = value.split(",")
+    return [name for each in found if (name := str(each).strip())]

@@ -14,7 +14,7 @@ from nodes.memories import remembered
 from nodes.mistakes import Keys
 from nodes.question import EXPIRED, Action, Field, Question
 from nodes.structured import as_schema, count, misfit, schema_mistakes
-from nodes.texts import to_text
+from nodes.texts import names_in, to_text
 from nodes.tool_calls import called, every_tool, refused, tool_name
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class _Turn:
     """The place of the user's message; what was remembered comes before it."""
     usage: dict[str, int] = field(default_factory=dict)
     decided: dict[str, str | None] = field(default_factory=dict)
-    """Tool call -> why it was refused; `None` where it was approved."""
+    """The place of an open tool call -> why it was refused; `None` where it was approved. Not by the calls'
+    ids: there are servers that give every call the same."""
     structured: Any = None
 
     @property
@@ -98,8 +99,8 @@ class _Turn:
         """The tool calls that have no answer yet."""
         return list(getattr(self.messages[-1], "tool_calls", ()))
 
-    def keep(self, call: str) -> dict[str, Any]:
-        """All of it as JSON, with the tool call that is asked about."""
+    def keep(self, place: str) -> dict[str, Any]:
+        """All of it as JSON, with the place of the tool call that is asked about."""
         from langchain_core.messages import messages_to_dict  # noqa: PLC0415
 
         told = messages_to_dict(self.messages)
@@ -108,7 +109,7 @@ class _Turn:
             "asked": self.asked,
             "usage": self.usage,
             "decided": self.decided,
-            "call": call,
+            "place": place,
         }
 
 
@@ -131,7 +132,7 @@ async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContex
     if memory:
         from langchain_core.messages import AIMessage  # noqa: PLC0415
 
-        said = AIMessage(answer, id=f"{ctx.run_id}:{ctx.step}:out")
+        said = AIMessage(answer, id=f"{ctx.idempotency_key}:out")
         ctx.remember(memory, [turn.messages[turn.asked], said])
     return Outputs(turn.structured if schema else answer)
 
@@ -141,7 +142,7 @@ async def _begun(config: Config, inputs: Inputs, memory: Memory | None, ctx: Run
 
     text = config.prompt or "\n\n".join(map(to_text, inputs.input))
     history = await remembered(memory, ctx) if memory else []
-    return _Turn([*history, HumanMessage(text, id=f"{ctx.run_id}:{ctx.step}:in")], len(history))
+    return _Turn([*history, HumanMessage(text, id=f"{ctx.idempotency_key}:in")], len(history))
 
 
 # Approval: the step asks, and goes on from what it has kept with the question
@@ -149,9 +150,7 @@ async def _begun(config: Config, inputs: Inputs, memory: Memory | None, ctx: Run
 
 def _held(config: Config, tools: Sequence[BaseTool]) -> frozenset[str]:
     """The names of the tools whose calls a person must approve."""
-    wanted = config.approve_tools
-    names = wanted.split(",") if isinstance(wanted, str) else wanted
-    asked = {each.strip() for each in names if each.strip()}
+    asked = set(names_in(config.approve_tools))
     known = {each.name for each in tools}
     if EVERY in asked:
         return frozenset(known)
@@ -174,7 +173,7 @@ def _taken_up(ctx: RunContext) -> _Turn | None:
     messages = cast("list[AnyMessage]", messages_from_dict(kept["messages"]))
     turn = _Turn(messages, kept["asked"], dict(kept["usage"]), dict(kept["decided"]))
     if again is None:
-        turn.decided[kept["call"]] = _refusal(answer)
+        turn.decided[kept["place"]] = _refusal(answer)
     ctx.used(turn.usage)
     return turn
 
@@ -188,7 +187,8 @@ def _refusal(answer: Any) -> str | None:
     return f"a person has refused this call{': ' + reason if reason else ''}"
 
 
-def _ask(turn: _Turn, call: Mapping[str, Any], config: Config, ctx: RunContext) -> None:
+def _ask(turn: _Turn, place: str, config: Config, ctx: RunContext) -> None:
+    call = turn.open[int(place)]
     payload = {
         "question": f"May {ctx.name} call {call['name']}?",
         "tool": call["name"],
@@ -198,8 +198,7 @@ def _ask(turn: _Turn, call: Mapping[str, Any], config: Config, ctx: RunContext) 
     }
     form = (Field("reason", "textarea", "Reason"),)
     actions = (Action("approve", "Approve"), Action("reject", "Reject"))
-    kept = turn.keep(call["id"])
-    ctx.ask(Question(payload, form, actions, config.approval_deadline, kept=kept))
+    ctx.ask(Question(payload, form, actions, config.approval_deadline, kept=turn.keep(place)))
 
 
 async def _carry_out(
@@ -207,13 +206,13 @@ async def _carry_out(
 ) -> None:
     """Make the tool calls that were held back, once all of them are decided."""
     calls = turn.open
-    for call in calls:
-        if call["name"] in held and call["id"] not in turn.decided:
-            _ask(turn, call, config, ctx)
+    for place, call in enumerate(calls):
+        if call["name"] in held and str(place) not in turn.decided:
+            _ask(turn, str(place), config, ctx)
     known = {each.name: each for each in tools}
     answers = []
-    for call in calls:
-        if (why := turn.decided.get(call["id"])) is not None:
+    for place, call in enumerate(calls):
+        if (why := turn.decided.get(str(place))) is not None:
             ctx.tell("tool.refused", {"call": call["id"], "tool": call["name"], "because": why})
             answers.append(refused(call, why))
         elif call["name"] not in known:
@@ -222,6 +221,7 @@ async def _carry_out(
             turn.usage["tool_calls"] = turn.usage.get("tool_calls", 0) + 1
             answers.append(await called(call, _making(known[call["name"]], call), ctx))
     turn.messages += answers
+    turn.decided.clear()  # what comes next is to be decided anew
 
 
 def _making(tool: BaseTool, call: Mapping[str, Any]) -> Callable[[], Any]:

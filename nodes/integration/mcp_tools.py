@@ -13,6 +13,7 @@ from nodes.contract import NodeError, NodeType, Nothing, RunContext, Tool, port,
 from nodes.credentials import CredentialId, Credentials
 from nodes.guarded import guarded2
 from nodes.mistakes import Keys
+from nodes.texts import names_in
 from nodes.tool_calls import MOST_FOR_MODEL, tool_name
 
 if TYPE_CHECKING:
@@ -154,8 +155,7 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _chosen(offered: Sequence[Any], config: Config, ctx: RunContext) -> list[Any]:
-    names = config.tools.split(",") if isinstance(config.tools, str) else config.tools
-    wanted = {each.strip() for each in names if each.strip()}
+    wanted = set(names_in(config.tools))
     if missing := sorted(wanted - {each.name for each in offered}):
         known = ", ".join(each.name for each in offered) or "none"
         message = f"{ctx.name!r}: the MCP server has no tool {missing[0][:100]!r}; it has: {known[:1000]}"

@@ -211,6 +211,23 @@ async def test_questions_of_several_turns_follow_each_other_and_count_against_on
     assert len(keys) == 3  # the same call again is another call
 
 
+async def test_an_approval_is_for_one_call_whatever_ids_the_model_gives(
+    client: Client, openai: OpenAIServer, web: WebServer
+) -> None:
+    same = [ToolCall("pay", {"body": 1}, "call_0"), ToolCall("pay", {"body": 2}, "call_0")]
+    openai.reply(Reply(tool_calls=same), Reply(tool_calls=[ToolCall("pay", {"body": 3}, "call_0")]), "done")
+
+    run = await start(client, agent(web, approve_tools='["pay"]'))
+    asked = []
+    while run["status"] == "waiting":
+        asked.append(run["questions"][0]["payload"]["arguments"]["body"])
+        run = await answer(client, run, "approve" if len(asked) != 2 else "reject")
+
+    assert run["output"] == "done"
+    assert asked == [1, 2, 3]
+    assert sorted(request.body for request in web.requests) == [b"1", b"3"]
+
+
 async def test_nobody_answers_in_time(client: Client, openai: OpenAIServer, web: WebServer) -> None:
     openai.reply(Reply(tool_calls=[ToolCall("pay", {}, "c1")]), "Then not.")
 

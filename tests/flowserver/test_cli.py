@@ -124,7 +124,7 @@ def test_check_names_every_mistake(quiet: Cli, tmp_path: Path) -> None:
 
     *lines, total = checked.out.splitlines()
     assert [(line.split("[")[-1].split("]")[0], line.split(": ")[1]) for line in lines] == MISTAKES
-    assert lines[0].startswith("error: typo: no node type 'Templat'; known types: ")
+    assert lines[0].startswith("error: typo: no node type 'Templat'; GET /nodes and 'flowserver nodes' list ")
     assert lines[0].endswith("(did you mean 'Template'?) [unknown_type] at /nodes/1/type")
     assert (total, checked.err, checked.status) == ("5 errors, no warnings", "", 1)
 
