@@ -70,7 +70,8 @@ class Recorder:
         self._journal.add("text", place.told | {"text": clean(text)})
 
     def happened(self, place: Place, event: str, data: Mapping[str, Any]) -> None:
-        shown, is_cut = cut(clean(dict(data)), MAX_OUTPUT)
+        parts = {key: cut(value, MAX_OUTPUT) for key, value in clean(dict(data)).items()}
+        shown, is_cut = {key: part for key, (part, _) in parts.items()}, any(was for _, was in parts.values())
         self._journal.add(event, place.told | shown | ({"cut": True} if is_cut else {}))
 
     def finished(
