@@ -7,9 +7,6 @@ from collections.abc import Mapping
 INSTEAD: Mapping[str, str] = {
     "ConditionalNode": "use a Switch: each of its 'cases' is a port, taken under a condition",
     "ParallelNode": "leave it out: steps to which arrows lead from one step run at the same time",
-    "Reranker": "bind a CohereRerankerProvider to the 'reranker' of a RetrieverProvider",
-    "RerankerNode": "bind a CohereRerankerProvider to the 'reranker' of a RetrieverProvider",
-    "MarkItDownTool": "use a DocumentLoader, which reads the same kinds of files",
     "KafkaConsumer": "start the run by a WebhookTrigger, or over HTTP",
     "KafkaProducer": "use an HttpRequest to a bridge that speaks HTTP",
     "MySQL": "use an HttpRequest to a service in front of the database",

@@ -14,6 +14,7 @@ from graphs.alone import check_alone
 from nodes import registry
 from nodes.catalogue import Catalogue, Entry
 from nodes.contract import NodeType
+from nodes.elsewhere import INSTEAD
 from nodes.notes import described
 from nodes.schemas import form_schema, structs
 from tests.graphs.node_types import CHOOSER, GIVER, USER
@@ -134,6 +135,13 @@ def test_a_form_says_titles_defaults_limits_and_choices_in_their_order() -> None
         "x-template": True,
     }
     assert schema["properties"]["sound"]["enum"] == ["tick", "silent", "bell"]
+
+
+def test_types_of_other_servers_are_not_ours_and_the_way_out_is() -> None:
+    names = {word.rstrip(":,") for hint in INSTEAD.values() for word in hint.split() if word[:1].isupper()}
+
+    assert [each for each in INSTEAD if REGISTRY.find(each)] == []
+    assert [each for each in names - {"HTTP"} if REGISTRY.find(each) is None] == []
 
 
 PROVIDERS = (
