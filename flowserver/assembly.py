@@ -104,11 +104,11 @@ async def assemble(
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
         http = await stack.enter_async_context(_way_out(allowed))
+        accounts = Accounts(pool)
+        new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=role != "own")
         vault = open_vault(settings)
         kept = Credentials(pool, vault)
         await kept.must_open()
-        accounts = Accounts(pool)
-        new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=role != "own")
         signals = Signals(dsn, pool)
         feeds = Feeds(lambda run: signals.tell("events", run))
         workflows = Workflows(pool, compiler, Triggers(compiler.registry, vault))
