@@ -20,6 +20,7 @@ from flowserver.collections import Collections
 from flowserver.credentials import Credentials
 from flowserver.db import Pool, make_pool, migrate
 from flowserver.dispatcher import Dispatcher
+from flowserver.drawings import Drawings
 from flowserver.errors import Unavailable
 from flowserver.event_batches import EventBatches
 from flowserver.execution import Resources
@@ -111,7 +112,9 @@ async def assemble(
         await kept.must_open()
         signals = Signals(dsn, pool)
         feeds = Feeds(lambda run: signals.tell("events", run))
-        workflows = Workflows(pool, compiler, Triggers(compiler.registry, vault))
+        workflows = Workflows(
+            pool, compiler, Triggers(compiler.registry, vault), _drawings(settings, compiler, vault)
+        )
         models = ModelDefaults(settings.openai_base_url, settings.openai_api_key)
         metrics = metrics or Metrics()
         metrics.pool(pool.get_stats)
@@ -200,6 +203,15 @@ async def assemble(
                 await each.stop()
             await executor.stop(settings.grace_seconds)
             await signals.stop()
+
+
+def _drawings(settings: Settings, compiler: Compiler, vault: Vault) -> Drawings:
+    """Secrets in drawings are sealed where every process that runs them is sure to have the key.
+
+    It was chosen for all of them, or lies beside the embedded Postgres.
+    """
+    is_everywhere = bool(settings.encryption_keys) or settings.database_url is None
+    return Drawings(compiler.registry, vault if is_everywhere else None)
 
 
 def _retention(settings: Settings) -> Retention:

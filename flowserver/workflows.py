@@ -18,6 +18,7 @@ from flowserver.collection_checks import check_collections
 from flowserver.collections import Collections
 from flowserver.credentials import unknown as unknown_credentials
 from flowserver.db import Pool, row_of
+from flowserver.drawings import Drawings
 from flowserver.errors import NotFound, NotPublished, RevisionConflict
 from flowserver.ids import new_id
 from flowserver.subflows import with_subflows
@@ -87,9 +88,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 class Workflows:
     """Save, read, change, publish, delete and compile workflows. Every call is within one organisation."""
 
-    def __init__(self, pool: Pool, compiler: Compiler, triggers: Triggers) -> None:
+    def __init__(self, pool: Pool, compiler: Compiler, triggers: Triggers, drawings: Drawings) -> None:
         self._pool = pool
         self._compiler = compiler
+        self._drawings = drawings
         self._collections = Collections(pool)
         self._triggers = triggers
 
@@ -97,11 +99,11 @@ class Workflows:
         self, org: UUID, name: str, description: str | None, flow_data: Mapping[str, Any]
     ) -> Workflow:
         """Save a new workflow; one with errors is saved too, and says so."""
-        checked = await self.check(org, flow_data)
+        checked, kept = await self._received(org, flow_data)
         values = {"id": new_id(), "org": org, "name": name, "description": description}
         async with self._pool.connection() as conn, conn.transaction():
-            await keep_version(conn, org, checked.version, flow_data)
-            values |= {"flow_data": json(flow_data), "version": checked.version}
+            await keep_version(conn, org, checked.version, kept)
+            values |= {"flow_data": json(kept), "version": checked.version}
             row = row_of(await (await conn.execute(_INSERT, values)).fetchone())
             pathless = await self._has_drawn(conn, org, row)
         return _workflow(row, checked, pathless)
@@ -135,20 +137,20 @@ class Workflows:
             NotFound: There is none of this id in `org`.
             RevisionConflict: It has been changed in between.
         """
-        checked = await self.check(org, flow_data) if flow_data is not None else None
+        checked, kept = await self._received(org, flow_data) if flow_data is not None else (None, None)
         values = {
             "org": org,
             "id": id,
             "name": name,
             "describe": description is not msgspec.UNSET,
             "description": None if description is msgspec.UNSET else description,
-            "flow_data": json(flow_data) if flow_data is not None else None,
+            "flow_data": json(kept) if kept is not None else None,
             "version": checked.version if checked else None,
             "revision": revision,
         }
         async with self._pool.connection() as conn, conn.transaction():
-            if checked is not None and flow_data is not None:
-                await keep_version(conn, org, checked.version, flow_data)
+            if checked is not None and kept is not None:
+                await keep_version(conn, org, checked.version, kept)
             row = await (await conn.execute(_UPDATE, values)).fetchone()
             pathless = await self._has_drawn(conn, org, row) if row is not None and checked else []
         if row is None:
@@ -160,7 +162,13 @@ class Workflows:
     ) -> list[tuple[str, str]]:
         """What a drawing that has just been saved brings with it."""
         await conn.execute(_REMEMBER, {"id": row["id"], "version": row["version"]})
-        return await self._triggers.drawn(conn, org, row["id"], row["flow_data"])
+        drawing = self._drawings.opened(org, row["flow_data"])
+        return await self._triggers.drawn(conn, org, row["id"], drawing)
+
+    async def _received(self, org: UUID, flow_data: Mapping[str, Any]) -> tuple[Checked, Any]:
+        """What is found in a drawing that is sent, and how it is kept."""
+        opened = self._drawings.opened(org, flow_data)
+        return await self.check(org, opened), self._drawings.kept(org, opened)
 
     async def publish(self, org: UUID, id: UUID, version: str | None = None) -> Workflow:
         """Let a workflow's triggers start it as it stands, or as it was in one of its versions.
@@ -242,6 +250,7 @@ class Workflows:
 
     async def check(self, org: UUID, flow_data: Any) -> Checked:
         """Find every problem of a drawing, also in the workflows that it runs; its own version."""
+        flow_data = self._drawings.opened(org, flow_data)
         whole = await self._whole(org, flow_data)
         checked = _refused(self._compiler.check(whole), await self._unknown_credentials(org, flow_data))
         checked = await self._fitting(org, checked, whole)
@@ -267,8 +276,9 @@ class Workflows:
         Raises:
             InvalidWorkflow: It does not compile.
         """
+        flow_data = self._drawings.opened(org, flow_data)
         whole = await self._whole(org, flow_data)
-        return await self._compiled_for(org, flow_data, whole), whole
+        return await self._compiled_for(org, flow_data, whole), self._drawings.kept(org, whole)
 
     async def _compiled_for(self, org: UUID, flow_data: Any, whole: Any) -> Compiled:
         """The graph of the `whole` of a drawing; one whose credentials are not there has none."""
@@ -289,7 +299,8 @@ class Workflows:
         if not isinstance(flow_data, Mapping) or not called_by(flow_data, self._compiler.registry):
             return flow_data
         async with self._pool.connection() as conn:
-            return await with_subflows(conn, org, flow_data, self._compiler.registry)
+            whole = await with_subflows(conn, org, flow_data, self._compiler.registry)
+        return self._drawings.opened(org, whole)
 
     async def runnable(self, org: UUID, id: UUID, version: str | None = None) -> tuple[Compiled, Any]:
         """The graph of a workflow as it stands, of one of its versions, or of what is `published` of it.
@@ -318,7 +329,7 @@ class Workflows:
         flow_data = await self._version(org, version or draft)
         whole = await self._whole(org, flow_data)
         compiled = await self._compiled_for(org, flow_data, whole)
-        return compiled, None if whole is flow_data else whole
+        return compiled, None if whole is flow_data else self._drawings.kept(org, whole)
 
     async def compiled(self, org: UUID, version: str) -> Compiled:
         """The graph of a version that has been saved or run before.
@@ -334,7 +345,7 @@ class Workflows:
             row = await (await conn.execute(_GET_VERSION, {"org": org, "version": version})).fetchone()
         if row is None:
             raise NotFound("workflow version", version)
-        return row["flow_data"]
+        return self._drawings.opened(org, row["flow_data"])
 
     async def _refusal(self, org: UUID, id: UUID, revision: int | None) -> NotFound | RevisionConflict:
         found = await self.get(org, id)  # raises NotFound

@@ -271,9 +271,10 @@ def _texts(secret: Any) -> Iterator[str]:
         yield from (text for text in _texts(item) if len(text) >= 20)
 
 
-def spellings(node_type: NodeType) -> set[str]:
-    """Every key that gives a setting of `node_type`."""
-    return {key for info in fields(node_type.config) for key in (info.name, *extra(info.type, "also", ()))}
+def spellings(node_type: NodeType, *, secret: bool = False) -> set[str]:
+    """Every key that gives a setting of `node_type`; or only one that holds a secret."""
+    chosen = [info for info in fields(node_type.config) if not secret or extra(info.type, "secret", False)]
+    return {key for info in chosen for key in (info.name, *extra(info.type, "also", ()))}
 
 
 def _absent(value: Any, kind: Any) -> bool:
