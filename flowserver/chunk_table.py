@@ -258,5 +258,5 @@ def _json(value: Any) -> Any:
 
 
 async def _careful(conn: AsyncConnection[DictRow], k: int, *, index: bool) -> None:
-    values = {"width": max(100, min(2 * k, 1000)), "index": index, "timeout": _MILLISECONDS}
+    values = {"width": max(200, min(2 * k, 1000)), "index": index, "timeout": _MILLISECONDS}
     await conn.execute(_QUERIES["careful"], values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -32,19 +31,18 @@ async def serving(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
         app, log_config=None, lifespan="on", timeout_graceful_shutdown=1, proxy_headers=False
     )
     server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # pytest's are its own
-    task = asyncio.create_task(server.serve(sockets=[listening]))
+    # As `server.serve` does it, without the looks every tenth of a second whether it is to end.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listening])
     try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0.005)
         base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/api/v1"
         async with httpx.AsyncClient(base_url=base_url, headers=HEADERS, timeout=30) as client:
             yield client
     finally:
         if server.started:
             app.state.flowserver.feeds.close()
-        server.should_exit = True
-        await task
+            await server.shutdown(sockets=[listening])
         listening.close()
 
 

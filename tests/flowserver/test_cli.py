@@ -683,30 +683,19 @@ def test_an_address_that_is_none_is_refused_without_telling_it(
     assert refused.status == 2
 
 
-@dataclass
-class Typed:
-    """What a command printed."""
+def test_webhooks_and_schedules_are_looked_after_on_the_command_line(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLOWSERVER_DATABASE_URL", dsn)
+    monkeypatch.setenv("FLOWSERVER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("FLOWSERVER_API_KEY", "key-of-the-command-line")
 
-    status: int
-    output: str
-    errors: str
+    def typed(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        return status, *capsys.readouterr()
 
-
-def _typed(dsn: str, place: Path, *arguments: str) -> Typed:
-    environment = {**os.environ, "FLOWSERVER_DATABASE_URL": dsn, "FLOWSERVER_DATA_DIR": str(place)}
-    done = subprocess.run(
-        [sys.executable, "-m", "flowserver", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
-    return Typed(done.returncode, done.stdout, done.stderr)
-
-
-def test_webhooks_and_schedules_are_looked_after_on_the_command_line(dsn: str, tmp_path: Path) -> None:
     flow = drawing(node("timer", "TimerStart"), node("end", "EndNode"), edge("timer", "end"))
-    _typed(dsn, tmp_path, "webhooks", "list")
+    typed("webhooks", "list")
     with psycopg.connect(dsn) as conn:
         org = conn.execute("SELECT id FROM org").fetchone()
         assert org is not None
@@ -717,26 +706,22 @@ def test_webhooks_and_schedules_are_looked_after_on_the_command_line(dsn: str, t
         )
         conn.execute(workflow, (org[0], json.dumps(flow)))
 
-    made = _typed(
-        dsn, tmp_path, "webhooks", "add", "w", "--authentication", "standard", "--path", "p", "--json"
-    )
-    hook = json.loads(made.output)
-    rotated = _typed(dsn, tmp_path, "webhooks", "rotate", hook["id"], "--json")
-    closed = _typed(dsn, tmp_path, "webhooks", "disable", hook["id"])
-    timed = _typed(
-        dsn, tmp_path, "schedules", "add", "w", "--cron", "0 9 * * *", "--input", '{"a": 1}', "--json"
-    )
-    schedule = json.loads(timed.output)
-    listed = _typed(dsn, tmp_path, "schedules", "list", "--workflow", "w")
-    wrong = _typed(dsn, tmp_path, "schedules", "add", "w", "--cron", "0 9 * * * *")
-    early = _typed(dsn, tmp_path, "schedules", "trigger", schedule["id"])
-    nobody = _typed(dsn, tmp_path, "webhooks", "list", "--workflow", "nobody")
+    made = typed("webhooks", "add", "w", "--authentication", "standard", "--path", "p", "--json")
+    hook = json.loads(made[1])
+    rotated = typed("webhooks", "rotate", hook["id"], "--json")
+    closed = typed("webhooks", "disable", hook["id"])
+    timed = typed("schedules", "add", "w", "--cron", "0 9 * * *", "--input", '{"a": 1}', "--json")
+    schedule = json.loads(timed[1])
+    listed = typed("schedules", "list", "--workflow", "w")
+    wrong = typed("schedules", "add", "w", "--cron", "0 9 * * * *")
+    early = typed("schedules", "trigger", schedule["id"])
+    nobody = typed("webhooks", "list", "--workflow", "nobody")
 
     assert hook["secret"].startswith("whsec_")
-    assert json.loads(rotated.output)["secret"] != hook["secret"]
-    assert "is_enabled: false" in closed.output
+    assert json.loads(rotated[1])["secret"] != hook["secret"]
+    assert "is_enabled: false" in closed[1]
     assert (schedule["input"], schedule["is_live"]) == ({"a": 1}, False)
-    assert (listed.status, listed.output) == (0, f"{schedule['id']}  w  not firing\n")
-    assert (wrong.status, "has five fields" in wrong.errors) == (2, True)
-    assert (early.status, "is not published" in early.errors) == (2, True)
-    assert (nobody.status, nobody.errors) == (2, "flowserver: there is no workflow nobody\n")
+    assert listed == (0, f"{schedule['id']}  w  not firing\n", "")
+    assert (wrong[0], "has five fields" in wrong[2]) == (2, True)
+    assert (early[0], "is not published" in early[2]) == (2, True)
+    assert nobody == (2, "", "flowserver: there is no workflow nobody\n")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from flowserver.app import create_app
 from flowserver.settings import Settings
@@ -16,7 +18,7 @@ from tests.openai_server import OpenAIServer, Reply, ToolCall
 from tests.retrieval_server import RetrievalServer
 from tests.server import KEY, drawing, edge, events_of, node, serving
 from tests.web_server import Reply as WebReply
-from tests.web_server import reply_json
+from tests.web_server import Request, WebServer, reply_json
 
 Client = httpx.AsyncClient
 
@@ -416,7 +418,7 @@ async def test_defect_2_an_agent_has_every_retriever_that_is_connected(
         ({"query": "moon", "k": 5}, "bad_argument: the only argument is 'query', a text"),
         ({}, "bad_argument: the only argument is 'query', a text"),
         ({"query": " "}, "missing_value: the question is blank"),
-        ({"query": "x" * 100_000}, "[1]"),
+        ({"query": "x" * 20_000}, "[1]"),
     ],
     ids=["another name", "a list", "too many", "none", "blank", "huge"],
 )
@@ -651,3 +653,52 @@ async def test_keys_come_from_credentials(client: Client, models: RetrievalServe
         edge("cohere", "search", None, "reranker"),
     )
     assert sources(await output(client, search, "the moon orbits"))[0] == "moon"
+
+
+def _reflected(request: Request) -> WebReply:
+    """A server that tells everything that it was sent."""
+    told = json.dumps({"headers": dict(request.headers), "body": request.body.decode(errors="replace")})
+    return WebReply(401, json.dumps({"message": told, "error": {"message": told}}).encode())
+
+
+@pytest.mark.parametrize("type", ["OpenAIEmbeddingsProvider", "CohereRerankerProvider", "Reranker"])
+async def test_mt_07_a_credential_of_retrieval_stands_in_no_event_row_or_error(
+    client: Client, models: RetrievalServer, dsn: str, type: str
+) -> None:
+    canary = "CNRY-41c7aa"
+    await output(client, storing(models), DOCUMENTS)
+    async with WebServer() as web:
+        for path in ("/embeddings", "/v2/rerank"):
+            web.on(path, _reflected)
+        data = {"name": "c", "data": {"api_key": canary, "base_url": web.url("")}}
+        credential = (await client.post("/credentials", json=data)).json()["id"]
+        if type == "OpenAIEmbeddingsProvider":
+            flow = storing(models)
+            flow["nodes"][1]["data"] = {"model": "words", "credential_id": credential, "max_retries": 0}
+            told = await run(client, flow, ["another text"])
+        elif type == "CohereRerankerProvider":
+            part = node("x", type, credential_id=credential, max_retries=0)
+            told = await run(client, searching(models, part, edge("x", "search", None, "reranker")), "moon")
+        else:
+            call = ToolCall("r", {"query": "moon"})
+            async with OpenAIServer(Reply(tool_calls=[call]), "done") as chat:
+                flow = agent_with(
+                    models,
+                    chat,
+                    node("r", "RetrieverProvider", collection_name="docs"),
+                    node("better", type, credential_id=credential, max_retries=0),
+                    edge("embedder", "r", "embeddings", "embedder"),
+                    edge("r", "better", "retriever_tool", "retriever"),
+                    edge("better", "agent", "reranked_retriever", "tools"),
+                )
+                told = await run(client, flow, "?")
+                assert canary not in json.dumps(chat.chats)
+        events = (await client.get(f"/runs/{told['id']}/events")).text
+
+    assert any(canary in str(request.headers) for request in web.requests)
+    assert canary not in json.dumps(told) + events
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        for (table,) in await (await conn.execute(tables)).fetchall():
+            rows = await conn.execute(SQL("SELECT t::text FROM {} AS t").format(Identifier(table)))
+            assert canary not in "".join(row[0] for row in await rows.fetchall()), table
