@@ -282,7 +282,8 @@ class Workflows:
 
     async def _compiled_for(self, org: UUID, flow_data: Any, whole: Any) -> Compiled:
         """The graph of the `whole` of a drawing; one whose credentials are not there has none."""
-        if unknown := await self._unknown_credentials(org, flow_data):
+        unknown = await self._unknown_credentials(org, flow_data)
+        if any(each.severity == "error" for each in unknown):
             raise InvalidWorkflow(_refused(self._compiler.check(whole), unknown).problems)
         return self._compiler.compile(whole)
 
@@ -367,7 +368,9 @@ def _refused(checked: Checked, problems: list[Problem]) -> Checked:
     """What is known of a drawing in which `problems` were found, too."""
     if not problems:
         return checked
-    return replace(checked, problems=tuple(in_place([*checked.problems, *problems])), plan=None)
+    broken = any(each.severity == "error" for each in problems)
+    found = tuple(in_place([*checked.problems, *problems]))
+    return replace(checked, problems=found, plan=None if broken else checked.plan)
 
 
 def _workflow(row: DictRow, checked: Checked, pathless: Sequence[tuple[str, str]] = ()) -> Workflow:

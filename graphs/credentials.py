@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from graphs.kinds import extra, fields
 from graphs.problems import Problem, Problems
@@ -21,12 +21,17 @@ class Named:
     name: str
     """Of the node."""
     pointer: str
+    is_needed: bool
+    """Whether nothing else serves where it is not there."""
 
     def is_unknown(self) -> Problem:
         """What there is to say of it when nobody knows it."""
         message = f"{self.name!r} names the credential {self.id!r}, and there is none of that id"
         hint = "choose one of your credentials, or make one"
-        return Problem("unknown_credential", "error", self.node, self.pointer, message, hint)
+        if not self.is_needed:
+            message += "; the node's own key is used, or the server's, if there is one"
+        severity: Literal["error", "warning"] = "error" if self.is_needed else "warning"
+        return Problem("unknown_credential", severity, self.node, self.pointer, message, hint)
 
 
 def named_credentials(flow_data: Any, registry: Registry) -> list[Named]:
@@ -37,9 +42,12 @@ def named_credentials(flow_data: Any, registry: Registry) -> list[Named]:
 def _named(flow_data: Any, registry: Registry) -> Iterator[Named]:
     for node in read(flow_data, Problems()).nodes:
         node_type = registry.find(node.type)
-        for info in fields(node_type.config) if node_type is not None else ():
+        if node_type is None:
+            continue
+        for info in fields(node_type.config):
             if not extra(info.type, "credential", False):
                 continue
             keys = [key for key in (info.name, *extra(info.type, "also", ())) if node.data.get(key)]
             if keys and isinstance(id := node.data[keys[0]], str):
-                yield Named(id, node.id, node.name, node.at("data", keys[0]))
+                needed = not node_type.falls_back
+                yield Named(id, node.id, node.name, node.at("data", keys[0]), needed)

@@ -207,6 +207,8 @@ class NodeType:
     """It answers whoever waits for the run outside."""
     doors: tuple[type[Any], ...] = ()
     """What it cannot do without that a server may keep closed; there a drawing is warned of."""
+    falls_back: bool = False
+    """A key of its own, or of the server, serves where its credential is not there."""
     icon: str = ""
     """The name of a Lucide icon, as palettes of editors show it."""
     version: int = 1
@@ -339,6 +341,7 @@ class NodeType:
         timing_input: Callable[[Any], Any] | None = None,
         answers: bool = False,
         mistakes: Callable[[Any], Iterable[tuple[str, Keys]]] | None = None,
+        falls_back: bool = False,
         icon: str = "",
         version: int = 1,
         examples: Sequence[Mapping[str, Any]] = (),
@@ -367,6 +370,7 @@ class NodeType:
             timing_input=timing_input,
             answers=answers,
             mistakes=mistakes,
+            falls_back=falls_back,
             icon=icon,
             version=version,
             examples=tuple(examples),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -62,9 +63,8 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     """A LangChain chat model; its client is the run's guarded one."""
-    if config.credential_id:
-        usual = ctx.models.base_url or OPENAI
-        known = await open_credential(config.credential_id, config.base_url, usual, ctx)
+    known = await _known(config, ctx)
+    if known is not None:
         config = msgspec.structs.replace(
             config,
             api_key=known["api_key"],
@@ -82,6 +82,23 @@ async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
         max_retries=config.max_retries,
         **tuning(config),
     )
+
+
+async def _known(config: Config, ctx: RunContext) -> Mapping[str, str] | None:
+    """What its credential says; `None` where there is none, and another key to go on with.
+
+    Drawings that come from elsewhere name credentials of there.
+    """
+    if not config.credential_id:
+        return None
+    try:
+        usual = ctx.models.base_url or OPENAI
+        return await open_credential(config.credential_id, config.base_url, usual, ctx)
+    except NodeError as exc:
+        has_other = config.api_key or config.base_url or ctx.models.api_key
+        if exc.code != "credential_not_found" or not has_other:
+            raise
+        return None
 
 
 def _key(config: Config, base_url: str | None, ctx: RunContext) -> str:
@@ -108,6 +125,7 @@ NODE = NodeType.provider(
     "OpenAIChat",
     "OpenAI chat model",
     gives=ChatModel,
+    falls_back=True,
     outputs=Outputs,
     aliases=("OpenAINode", "OpenAIChatNode"),
     imports=("langchain_openai.chat_models.base",),

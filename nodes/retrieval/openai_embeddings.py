@@ -99,9 +99,18 @@ async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Embedder:
 
 
 async def _with_credential(config: Config, id: str, ctx: RunContext) -> Config:
-    """`config` with what the credential says; it goes nowhere but where that is for."""
+    """`config` with what the credential says; it goes nowhere but where that is for.
+
+    Where there is none, as in drawings that come from elsewhere, another key may serve.
+    """
     host = host_of(config.base_url) if config.base_url else None
-    known = await ctx.door(Credentials).get(id, host=host, usual=host_of(ctx.models.base_url or OPENAI))
+    try:
+        known = await ctx.door(Credentials).get(id, host=host, usual=host_of(ctx.models.base_url or OPENAI))
+    except NodeError as exc:
+        has_other = config.api_key or config.base_url or ctx.models.api_key
+        if exc.code != "credential_not_found" or not has_other:
+            raise
+        return config
     if not known.get("api_key"):
         message = f"the credential of {ctx.name!r} has no field 'api_key'; it has: {', '.join(known)}"
         raise NodeError(message, code="missing_key", is_final=True)
@@ -170,6 +179,7 @@ NODE = NodeType.provider(
     "OpenAIEmbeddingsProvider",
     "OpenAI embeddings",
     gives=Embedder,
+    falls_back=True,
     outputs=Outputs,
     aliases=("OpenAIEmbeddings", "OpenAIEmbeddingsNode", "OpenAIEmbeddingsProviderNode"),
     imports=("langchain_openai.embeddings.base",),

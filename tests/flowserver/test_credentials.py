@@ -241,9 +241,11 @@ async def test_a_step_uses_the_credential_that_its_drawing_names(
 async def test_sec_21_a_credential_that_is_not_there_is_a_problem_of_the_drawing(
     client: Client, name: str
 ) -> None:
-    checked = (await client.post("/workflows/check", json={"flow_data": chat(name)})).json()
-    refused = await client.post("/runs", json={"flow_data": chat(name)})
-    saved = (await client.post("/workflows", json={"name": "w", "flow_data": chat(name)})).json()
+    flow = chat(name)
+    flow["nodes"][1]["type"] = "OpenAICompatibleNode"
+    checked = (await client.post("/workflows/check", json={"flow_data": flow})).json()
+    refused = await client.post("/runs", json={"flow_data": flow})
+    saved = (await client.post("/workflows", json={"name": "w", "flow_data": flow})).json()
     not_run = await client.post(f"/workflows/{saved['id']}/runs", json={})
 
     problem = checked["problems"][0]
@@ -257,6 +259,27 @@ async def test_sec_21_a_credential_that_is_not_there_is_a_problem_of_the_drawing
     assert saved["problems"] == checked["problems"]
     for response in (refused, not_run):
         assert (response.status_code, response.json()["problems"][0]["code"]) == (422, "unknown_credential")
+
+
+async def test_a_drawing_from_elsewhere_goes_on_with_another_key_than_its_credentials(
+    client_of_openai: tuple[Client, OpenAIServer],
+) -> None:
+    client, openai = client_of_openai
+    openai.reply("hi")
+    nobody = "01900000-0000-7000-8000-00000000dead"
+    drawn = chat(nobody, api_key="sk-drawn", base_url=openai.url)
+
+    checked = (await client.post("/workflows/check", json={"flow_data": drawn})).json()
+    run = (await client.post("/runs", json={"flow_data": drawn, "input": "x"})).json()
+    alone = (await client.post("/runs", json={"flow_data": chat(nobody), "input": "x"})).json()
+
+    assert [(each["code"], each["severity"]) for each in checked["problems"]] == [
+        ("unknown_credential", "warning")
+    ]
+    assert checked["plan"] is not None
+    assert run["output"] == "hi"
+    assert [each.headers["authorization"] for each in openai.requests] == ["Bearer sk-drawn"]
+    assert (alone["status"], alone["error"]["code"]) == ("failed", "credential_not_found")
 
 
 async def test_flt_51_a_credential_that_was_deleted_since_fails_the_step(client: Client) -> None:
