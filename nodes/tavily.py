@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from nodes.contract import NodeError, RunContext
+from nodes.credentials import Credentials
 from nodes.pauses import may_get_better, retry_after
 from nodes.search_access import TAVILY, SearchAccess
 
@@ -36,12 +37,26 @@ class Search(msgspec.Struct, frozen=True):
     timeout: float = 30.0
 
 
-def access(api_key: str, base_url: str | None, ctx: RunContext) -> tuple[str, str]:
-    """The key and the address to search with: the drawing's, else the operator's.
+async def access(
+    credential_id: str | None, api_key: str, base_url: str | None, ctx: RunContext
+) -> tuple[str, str]:
+    """The key and the address to search with: the credential's, else the drawing's, else the operator's.
 
     Raises:
-        NodeError: Nobody gave a key.
+        NodeError: Nobody gave a key, or the credential is for another host.
     """
+    if credential_id:
+        host = next(iter(host_of(base_url)), None) if base_url else None
+        usual = next(iter(host_of(TAVILY)), None)
+        try:
+            known = await ctx.door(Credentials).get(credential_id, host=host, usual=usual)
+        except NodeError as exc:
+            operators_own = (ctx.doors.get(SearchAccess) or SearchAccess()).tavily_api_key
+            if exc.code != "credential_not_found" or not (api_key or operators_own):
+                raise
+        else:
+            api_key = known.get("tavily_api_key") or known.get("api_key") or api_key
+            base_url = base_url or known.get("base_url")
     operators: SearchAccess = ctx.doors.get(SearchAccess) or SearchAccess()
     address = (base_url or operators.tavily_base_url).rstrip("/")
     if api_key:
@@ -49,7 +64,8 @@ def access(api_key: str, base_url: str | None, ctx: RunContext) -> tuple[str, st
     if operators.tavily_api_key and address == operators.tavily_base_url.rstrip("/"):
         return operators.tavily_api_key, address
     message = (
-        f"{ctx.name!r} has no key: set its 'tavily_api_key', or FLOWSERVER_TAVILY_API_KEY for the server"
+        f"{ctx.name!r} has no key: set its 'credential_id' or 'tavily_api_key', "
+        "or FLOWSERVER_TAVILY_API_KEY for the server"
     )
     raise NodeError(message, code="missing_key", is_final=True)
 

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from nodes.contract import NodeError, NodeType, Nothing, RunContext, Tool, port, setting
+from nodes.credentials import CredentialId
 from nodes.mistakes import Mistakes
 from nodes.tavily import Search, access, as_text, domains, host_of, search
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    credential_id: CredentialId = None
     tavily_api_key: Annotated[
         str,
         setting("api_key", secret=True, description="Of Tavily; left empty, the operator's is used, if any."),
@@ -72,11 +74,11 @@ class Outputs(msgspec.Struct, frozen=True):
     search_tool: Annotated[Any, port("output", "tool", description="The tool, for an agent.")]
 
 
-def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
+async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     """A LangChain tool; nothing is searched before a model calls it."""
     from langchain_core.tools import StructuredTool  # noqa: PLC0415  loaded with the first agent
 
-    key, address = access(config.tavily_api_key, config.base_url, ctx)
+    key, address = await access(config.credential_id, config.tavily_api_key, config.base_url, ctx)
     how = Search(
         key,
         address,
@@ -113,6 +115,7 @@ NODE = NodeType.provider(
     "TavilySearch",
     "Tavily web search",
     gives=Tool,
+    falls_back=True,
     outputs=Outputs,
     aliases=("TavilySearchNode", "TavilyWebSearch"),
     imports=("langchain_core.tools",),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.credentials import CredentialId
 from nodes.document_values import document
 from nodes.mistakes import Keys
 from nodes.tavily import Search, access, domains, host_of, search
@@ -16,6 +17,7 @@ from nodes.texts import to_text
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query: Annotated[str, setting(description="What to search for; left empty, what arrives.")] = ""
+    credential_id: CredentialId = None
     tavily_api_key: Annotated[
         str,
         setting("api_key", secret=True, description="Of Tavily; left empty, the operator's is used, if any."),
@@ -55,7 +57,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
-    key, address = access(config.tavily_api_key, config.base_url, ctx)
+    key, address = await access(config.credential_id, config.tavily_api_key, config.base_url, ctx)
     how = Search(
         key,
         address,

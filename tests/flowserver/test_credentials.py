@@ -378,6 +378,14 @@ USES: dict[str, list[dict[str, Any]]] = {
         edge("model", "agent", "llm", "llm"),
         edge("n", "agent", "tools", "tools"),
     ],
+    "TavilySearch": [
+        node("model", "OpenAIChat", api_key="k", base_url="http://127.0.0.1:9"),
+        node("n", "TavilySearch"),
+        node("agent", "Agent"),
+        edge("model", "agent", "llm", "llm"),
+        edge("n", "agent", "output", "tools"),
+    ],
+    "WebSearch": _step("WebSearch", query="x"),
     "PostgresQuery": _step("PostgresQuery", query="SELECT 1"),
     "EmailSend": _step("EmailSend", to="ada@example.com", timeout=1),
 }
@@ -403,7 +411,7 @@ async def test_mt_07_a_secret_stands_in_no_event_row_log_or_error(
     settings = Settings(data_dir=tmp_path, api_key=KEY, outbound_allow=("127.0.0.1",))
     async with WebServer() as web, serving(create_app(settings, dsn)) as client:
         for path in (
-            *("/chat/completions", "/v1/messages", "/api/chat", "/"),
+            *("/chat/completions", "/v1/messages", "/api/chat", "/search", "/"),
             "/v1/models/gemini-3.5-flash:generateContent",
         ):
             web.on(path, _reflected)

@@ -65,11 +65,11 @@ async def ctx(web: WebServer) -> AsyncIterator[RunContext]:
         yield context(http=http)
 
 
-def made(ctx: RunContext, web: WebServer, **drawn: Any) -> Any:
+async def made(ctx: RunContext, web: WebServer, **drawn: Any) -> Any:
     config = configured(
         tavily_search.NODE, **{"tavily_api_key": "tvly-drawn", "base_url": web.url("")} | drawn
     )
-    return tavily_search.make(config, Nothing(), ctx)
+    return await tavily_search.make(config, Nothing(), ctx)
 
 
 def test_their_examples_fit() -> None:
@@ -78,7 +78,7 @@ def test_their_examples_fit() -> None:
 
 
 async def test_the_tool_searches_as_it_is_told(ctx: RunContext, web: WebServer) -> None:
-    tool = made(
+    tool = await made(
         ctx,
         web,
         max_results="1",
@@ -127,7 +127,7 @@ async def test_a_search_that_fails_is_told_to_the_model(
 ) -> None:
     web.on("/search", reply)
 
-    text = await made(ctx, web).ainvoke({"query": "x"})
+    text = await (await made(ctx, web)).ainvoke({"query": "x"})
 
     assert text.startswith("The search failed: ")
     assert words in text
@@ -138,32 +138,36 @@ async def test_a_search_that_fails_is_told_to_the_model(
 async def test_strange_results_are_read_as_far_as_they_can_be(ctx: RunContext, web: WebServer) -> None:
     web.on("/search", reply_json({"results": [None, 7, {}, {"content": {"a": 1}}], "answer": {"x": 1}}))
 
-    assert "[2]" in await made(ctx, web).ainvoke({"query": "x"})
+    assert "[2]" in await (await made(ctx, web)).ainvoke({"query": "x"})
     web.on("/search", reply_json({"results": []}))
-    assert await made(ctx, web).ainvoke({"query": "x"}) == "Nothing was found."
-    assert "empty" in await made(ctx, web).ainvoke({"query": "  "})
-    await made(ctx, web).ainvoke({"query": "y" * 100_000})
+    assert (await (await made(ctx, web)).ainvoke({"query": "x"})) == "Nothing was found."
+    assert "empty" in await (await made(ctx, web)).ainvoke({"query": "  "})
+    await (await made(ctx, web)).ainvoke({"query": "y" * 100_000})
     assert len(web.requests[-1].json["query"]) == 400
 
 
 async def test_a_search_inside_the_house_is_refused(ctx: RunContext, web: WebServer) -> None:
-    assert "not allowed" in await made(ctx, web, base_url="http://169.254.169.254").ainvoke({"query": "x"})
+    assert "not allowed" in await (await made(ctx, web, base_url="http://169.254.169.254")).ainvoke(
+        {"query": "x"}
+    )
 
 
-def test_a_key_comes_from_the_drawing_or_from_the_operator_and_goes_to_nobody_else(web: WebServer) -> None:
+async def test_a_key_comes_from_the_drawing_or_from_the_operator_and_goes_to_nobody_else(
+    web: WebServer,
+) -> None:
     ours = context(doors={SearchAccess: SearchAccess("tvly-operator", "https://search.example")})
 
-    tavily_search.make(configured(tavily_search.NODE), Nothing(), ours)
+    await tavily_search.make(configured(tavily_search.NODE), Nothing(), ours)
     for ctx, drawn in ((context(), {}), (ours, {"base_url": "https://evil.example"})):
         with pytest.raises(NodeError) as failed:
-            tavily_search.make(configured(tavily_search.NODE, **drawn), Nothing(), ctx)
+            await tavily_search.make(configured(tavily_search.NODE, **drawn), Nothing(), ctx)
         assert failed.value.code == "missing_key"
         assert "tvly" not in failed.value.message
 
 
 @pytest.mark.parametrize("key", ["a\r\nX: y", "schlüssel", " ", "x" * 1000])
 async def test_a_key_that_no_header_may_hold_is_refused(ctx: RunContext, web: WebServer, key: str) -> None:
-    text = await made(ctx, web, tavily_api_key=key).ainvoke({"query": "x"})
+    text = await (await made(ctx, web, tavily_api_key=key)).ainvoke({"query": "x"})
 
     assert "the search key" in text
     assert key.strip() == "" or key not in text
