@@ -198,3 +198,55 @@ async def test_17_one_session_id_is_two_conversations_in_two_organisations(
     shown = [[m["content"] for m in each["messages"]] for each in openai.chats]
     assert shown[1] == ["tell me"]
     assert shown[2] == ["our secret", "echo: our secret", "and?"]
+
+
+async def test_4_a_run_of_a_session_knows_nothing_of_what_another_drawing_did_there(client: Client) -> None:
+    def one(text: str) -> dict[str, Any]:
+        name = text.lower()
+        return drawing(node("start", "StartNode"), node(name, "Template", template=text), edge("start", name))
+
+    for text in ("One", "Two"):
+        body = {"flow_data": one(text), "session_id": "same", "input": "x", "mode": "stream"}
+        events = events_of((await client.post("/runs", json=body)).text)
+
+        assert events[-1]["output"] == text
+        assert {each["step"] for each in events if "step" in each} == {"start", text.lower()}
+
+
+async def test_9_a_circle_without_a_way_out_is_named_before_it_runs(client: Client) -> None:
+    flow = drawing(
+        node("start", "StartNode"),
+        node("a", "Template", template="a"),
+        node("b", "Template", template="b"),
+        edge("start", "a"),
+        edge("a", "b"),
+        edge("b", "a"),
+    )
+
+    refused = await client.post("/runs", json={"flow_data": flow})
+
+    assert refused.status_code == 422
+    assert [each["where"] for each in refused.json()["problems"] if "loop" in each["code"]] != []
+
+
+async def test_10_a_flow_of_a_trigger_alone_runs_and_a_webhook_runs_the_flow_that_it_is_in(
+    client: Client,
+) -> None:
+    timer = drawing(
+        node("timer_1", "TimerStartNode", schedule_type="manual", trigger_data={"message": "by hand"}),
+        node("say", "Template", template="{{ timer_1.message }}"),
+        edge("timer_1", "say"),
+    )
+    hook = drawing(
+        node("hook", "WebhookTrigger", webhook_id="wh_0123456789ab"),
+        node("say", "Template", template="mine: {{ hook.a }}"),
+        edge("hook", "say", "webhook_endpoint"),
+    )
+    saved = (await client.post("/workflows", json={"name": "w", "flow_data": hook})).json()
+    await client.post(f"/workflows/{saved['id']}/publish")
+
+    by_hand = (await client.post("/runs", json={"flow_data": timer})).json()
+    called = await client.post(str(client.base_url.copy_with(path="/hooks/wh_0123456789ab")), json={"a": 1})
+
+    assert by_hand["output"] == "by hand"
+    assert (called.status_code, called.json()) == (200, "mine: 1")
