@@ -85,7 +85,8 @@ def key_id(sealed: str) -> str:
 def open_vault(settings: Settings) -> Vault:
     """The vault of this server: the operator's keys, else one in its data directory, else none.
 
-    A key is made only where nobody else reaches the server: who opens it to others chooses his own.
+    A key is made only where nobody else reaches the server: who opens it to others chooses his own. With a
+    database of one's own, a data directory that cannot hold it is no reason not to start.
 
     Raises:
         Unavailable: A key cannot be used, read or kept.
@@ -93,7 +94,12 @@ def open_vault(settings: Settings) -> Vault:
     if settings.encryption_keys:
         return Vault(read_keys(settings.encryption_keys))
     if _is_loopback(settings.host):
-        return Vault(read_keys([_kept(settings.data_dir / KEY_FILE)], str(settings.data_dir / KEY_FILE)))
+        file = settings.data_dir / KEY_FILE
+        try:
+            return Vault(read_keys([_kept(file)], str(file)))
+        except Unavailable:
+            if settings.database_url is None or file.exists():
+                raise  # one that is there and cannot be read may be needed
     return Vault({})
 
 

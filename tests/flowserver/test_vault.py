@@ -136,3 +136,12 @@ def test_the_setting_is_read_and_counts_as_a_secret(tmp_path: Path) -> None:
 
     assert open_vault(settings).key_ids[0] == "a"
     assert set(settings.encryption_keys) <= set(secrets(settings))
+
+
+def test_with_a_database_of_ones_own_no_place_for_a_key_is_no_reason_not_to_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    elsewhere = Settings(data_dir=tmp_path / "file", database_url="postgres://db/flow")
+
+    assert open_vault(elsewhere).key_ids == ()
+    with pytest.raises(Unavailable):
+        open_vault(Settings(data_dir=tmp_path / "file"))
