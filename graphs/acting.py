@@ -75,6 +75,8 @@ class Acting:
         while True:
             try:
                 return await self._attempt(arrived)
+            except NotOnRecord as exc:  # no failure of the step's: it has not begun
+                raise (exc.__cause__ or exc) from None
             except (GraphBubbleUp, LimitReached):
                 raise
             except (
@@ -145,7 +147,10 @@ class Acting:
         meter.add(step.id, {"steps": 1})
         reporter.started(self.place, step.type)
         if step.type.effect:  # an attempt that may have done something is on record, whatever dies next
-            await reporter.written()
+            try:
+                await reporter.written()
+            except Exception as exc:
+                raise NotOnRecord from exc
         began = time.perf_counter()
         if step.policy.timeout is None:
             made = await self._made_of(arrived)
@@ -304,6 +309,10 @@ def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
             return [_redacted(item, redact) for item in value]
         case _:
             return value
+
+
+class NotOnRecord(Exception):
+    """That a step begins cannot be written down, so it must not; the cause says why."""
 
 
 def left_by(made: Any) -> dict[str, Any]:
