@@ -84,10 +84,14 @@ class Shelf(dict[str, bytes]):
 
 
 async def run(
-    compiled: Compiled, given: Any = None, trigger: str | None = None, large: LargeValues | None = None
+    compiled: Compiled,
+    given: Any = None,
+    trigger: str | None = None,
+    large: LargeValues | None = None,
+    recording: Recording | None = None,
 ) -> Recording:
     """Run to the end; a failing step raises its `StepFailed`."""
-    recording = Recording()
+    recording = recording or Recording()
     async with httpx.AsyncClient(transport=httpx.MockTransport(nowhere)) as client:
         context = Run(
             id=RUN_ID,

@@ -232,3 +232,26 @@ def test_a_pause_lies_between_half_of_the_delay_and_the_longest(
     pause = retry.before(attempt, chance, None)
 
     assert whole / 2 <= pause <= whole <= retry.max_delay
+
+
+class Unwritten(Recording):
+    """A reporter whose journal cannot be written."""
+
+    async def written(self) -> None:
+        raise ConnectionError("the database is away")
+
+
+async def test_a_step_whose_beginning_cannot_be_written_down_has_not_failed_and_is_not_tried_again() -> None:
+    """Else a run would end as failed whenever the database goes away at the wrong moment."""
+    retry = {"attempts": 3, "delay": 0.001}
+    call = node("call", "HttpRequest", url="https://example.com", retry=retry)
+    compiled = Compiler(registry.discover()).compile(
+        drawing(node("start", "StartNode"), call, edge("start", "call"))
+    )
+    told = Unwritten()
+
+    with pytest.raises(ConnectionError):
+        await run(compiled, recording=told)
+
+    assert told.those("started").count("call") == 1
+    assert told.those("failed") + told.those("retried") == []
