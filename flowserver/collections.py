@@ -11,12 +11,11 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
-from flowserver.db import Pool
+from flowserver.db import Pool, is_outage
 from flowserver.ids import new_id
-from nodes.contract import NodeError
+from nodes.contract import NodeError, ServerTrouble
 from nodes.vectors import MOST_DIMENSIONS, Collection, Distance
 
 _QUERIES = sql.queries("collections")
@@ -144,8 +143,10 @@ async def asked(pool: Pool) -> AsyncIterator[AsyncConnection[DictRow]]:
         raise NoCollection("the collection was deleted just now") from None
     except psycopg.errors.QueryCanceled:
         raise NodeError("the database took too long; ask for less", code="timeout") from None
-    except (psycopg.OperationalError, PoolTimeout, TooManyRequests):
-        raise NodeError("the database cannot be reached now", code="unavailable") from None
+    except psycopg.OperationalError as exc:
+        if not is_outage(exc):
+            raise
+        raise ServerTrouble from exc
 
 
 def checked_name(name: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import select
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -25,6 +26,9 @@ import sql
 from flowserver import columns
 from flowserver.errors import Unavailable
 from flowserver.queue_schema import queue_migrations
+from nodes.contract import ServerTrouble
+
+T = TypeVar("T")
 
 OLDEST = 150000
 """Postgres 15: the first with what our queries and pgvector's indexes need."""
@@ -52,6 +56,45 @@ TRUSTED = 1.0
 """Seconds for which a connection counts as good after it was."""
 
 _LOCK = 7_231_001
+
+logger = logging.getLogger(__name__)
+
+
+_OUTAGES = ("08", "40", "53", "55P03", "57P", "25006")
+"""SQLSTATEs of errors that another attempt may not meet: no connection, a transaction broken off, no room, a
+lock not available, a server that stops or starts, a standby."""
+
+TRIES = 6
+"""How often something is asked of the database before the run that needs it is left for later."""
+
+
+def is_outage(exc: BaseException) -> bool:
+    """Whether the server's own database is away or has no room, so that asking again later may help."""
+    if not isinstance(exc, psycopg.OperationalError):
+        return False
+    return exc.sqlstate is None or exc.sqlstate.startswith(_OUTAGES)
+
+
+async def persist(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what `ask` returns; ask again, with growing pauses, while the server's own database is away.
+
+    It is asked `TRIES` times: each may wait for a connection for as long as the pool does, so that a database
+    that is away for some ten seconds is waited for.
+
+    Raises:
+        ServerTrouble: The database stayed away.
+    """
+    for attempt in range(TRIES):
+        try:
+            return await ask()
+        except Exception as exc:
+            if not (isinstance(exc, ServerTrouble) or is_outage(exc)):
+                raise
+            if attempt == TRIES - 1:
+                raise exc if isinstance(exc, ServerTrouble) else ServerTrouble() from exc
+            logger.warning("waiting for the database (%s)", type(exc.__cause__ or exc).__name__)
+            await asyncio.sleep(0.1 * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 class Pool(AsyncConnectionPool[AsyncConnection[DictRow]]):

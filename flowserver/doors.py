@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
+
+from flowserver.db import persist
 
 
 class Visitor(NamedTuple):
@@ -32,7 +35,7 @@ class Doors(Mapping[type[Any], Any]):
 
     def __getitem__(self, kind: type[Any]) -> Any:
         if kind not in self._made:
-            self._made[kind] = self._makers[kind](self._visitor)
+            self._made[kind] = Persistent(self._makers[kind](self._visitor))
         return self._made[kind]
 
     def __iter__(self) -> Iterator[type[Any]]:
@@ -40,3 +43,23 @@ class Doors(Mapping[type[Any], Any]):
 
     def __len__(self) -> int:
         return len(self._makers)
+
+
+class Persistent:
+    """Passes calls on to `inner`; asks again what fails because the server's own database is away.
+
+    Its methods raise `ServerTrouble` when the database stays away.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        async def ask(*values: Any, **more: Any) -> Any:
+            return await persist(lambda: found(*values, **more))
+
+        return ask

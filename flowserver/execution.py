@@ -21,11 +21,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 from langgraph.types import Command, Interrupt
-from psycopg_pool import PoolTimeout, TooManyRequests
 
 import sql
 from flowserver.checkpoints import seed_of
-from flowserver.db import Pool, row_of
+from flowserver.db import Pool, is_outage, row_of
 from flowserver.doors import DoorMaker, Doors, Visitor
 from flowserver.errors import Fenced, NotFound
 from flowserver.event_batches import EventBatches
@@ -50,7 +49,7 @@ from graphs.rerun import seed
 from graphs.runtime import LimitReached, Meter, Run, StepFailed, asked_at
 from graphs.state import ENTRY, persistent, result
 from graphs.values import clean
-from nodes.contract import ModelDefaults
+from nodes.contract import ModelDefaults, ServerTrouble
 
 if TYPE_CHECKING:
     from flowserver.tracing import Traces
@@ -58,13 +57,9 @@ if TYPE_CHECKING:
 _RUNS = sql.queries("runs")
 _FINISH = _RUNS["finish"]
 _RELEASE = _RUNS["release"]
-_UNCOUNT = _RUNS["uncount"]
 _PAST = _RUNS["past_events"]
 _SPENT = _RUNS["seconds_spent"]
 _ASKED = sql.queries("questions")["asked_steps"]
-
-NO_ROOM = "53"
-"""How the codes of Postgres' errors begin that say it lacks disk, memory or connections."""
 
 Stop: TypeAlias = Literal["cancelled", "lost", "drained"]
 
@@ -141,6 +136,8 @@ class Execution:
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self.has_met_outage = False
+        """Whether the run was left because the database was away: that is no fault of the run's."""
 
     def stop(self, why: Stop) -> None:
         """Stop at once; the first reason counts."""
@@ -173,17 +170,20 @@ class Execution:
             writer.add_done_callback(self._writer_ended)
             try:
                 await self._attempt()
-            except (Fenced, psycopg.Error, PoolTimeout, TooManyRequests) as exc:
+            except (Fenced, psycopg.Error, ServerTrouble) as exc:
                 # Lost, or the database is away: whoever claims the run next goes on from its last checkpoint.
-                logger.warning("run %s: left after %s: %s", claim.id, type(exc).__name__, exc)
-                if isinstance(exc, Fenced):
-                    self._observation.lost()
-                await self._uncount(exc)
+                self._leave(exc.__cause__ or exc if isinstance(exc, ServerTrouble) else exc)
             finally:
                 feed.is_live = False
                 writer.cancel()
                 feed.wake()
                 self._joined.__exit__(None, None, None)
+
+    def _leave(self, exc: BaseException) -> None:
+        logger.warning("run %s: left after %s: %s", self.claim.id, type(exc).__name__, exc)
+        if isinstance(exc, Fenced):
+            self._observation.lost()
+        self.has_met_outage = _is_outage(exc) and not isinstance(exc, Fenced)
 
     def _observed(self) -> AbstractContextManager[Observation]:
         claim = self.claim
@@ -218,7 +218,7 @@ class Execution:
             await self._end("failed", error={"code": "incompatible_version", "message": message})
         except asyncio.CancelledError as exc:
             await self._stopped(exc)
-        except (Fenced, psycopg.Error, PoolTimeout, TooManyRequests):
+        except (Fenced, psycopg.Error, ServerTrouble):
             raise
         except (
             Exception
@@ -329,6 +329,7 @@ class Execution:
             models=self._with.models,
             redact=lambda text: _redact(text, compiled, self._with, self._learned),
             is_watched=lambda: self._is_watched or self._feed.is_watched,
+            is_outage=_is_outage,
             doors=Doors(self._with.doors, self._visitor()),
             slots=asyncio.Semaphore(compiled.plan.max_concurrency),
             large=LargeValues(RunValues(self._with.pool, claim.id)),
@@ -367,18 +368,16 @@ class Execution:
         }
         return FINAL[status], told, _FINISH, values
 
-    async def _uncount(self, exc: Exception) -> None:
-        """Take the attempt back if Postgres had no room: that is not the run's fault, however often."""
-        if isinstance(exc, psycopg.Error) and (exc.sqlstate or "").startswith(NO_ROOM):
-            with contextlib.suppress(psycopg.Error):
-                async with self._with.pool.connection() as conn:
-                    await conn.execute(_UNCOUNT, {"run": self.claim.id, "epoch": self.claim.epoch})
-
     async def _release(self) -> None:
         with contextlib.suppress(Fenced):
             await self._journal.flush()
         async with self._with.pool.connection() as conn:
             await conn.execute(_RELEASE, {"run": self.claim.id, "epoch": self.claim.epoch})
+
+
+def _is_outage(exc: BaseException) -> bool:
+    """Whether `exc` ends this execution without being a failure of the run's."""
+    return isinstance(exc, ServerTrouble | Fenced) or is_outage(exc)
 
 
 def _still_open(asked: Sequence[Interrupt], answers: Mapping[str, Any]) -> dict[bytes, Any]:

@@ -25,6 +25,10 @@ _QUERIES = sql.queries("runs")
 _CLAIM = _QUERIES["claim"]
 _END_UNHELD = _QUERIES["end_unheld"]
 _DEFER = _QUERIES["defer"]
+_UNCOUNT = _QUERIES["uncount"]
+
+UNCOUNT_PAUSE = 1.0
+"""Seconds between two tries to take the attempt of a run back that was left because the database was away."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class Executor:
         self._running: dict[UUID, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking: set[asyncio.Task[asyncio.Task[None] | None]] = set()
+        self._uncounting: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
         self._watchdog: asyncio.Task[None] | None = None
         self._stopping = False
@@ -51,7 +56,7 @@ class Executor:
         self._leases = Leases(
             dsn,
             lease,
-            lost=lambda run: _call(loop, self._stop, run, "lost"),
+            lost=lambda run: _call(loop, self._lose, run),
             cancel=lambda run: _call(loop, self._stop, run, "cancelled"),
         )
 
@@ -119,6 +124,8 @@ class Executor:
             execution.stop("drained")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+        for task in self._uncounting:
+            task.cancel()
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._leases.stop()
@@ -138,6 +145,11 @@ class Executor:
             execution.stop(why)
         return execution is not None
 
+    def _lose(self, run: UUID) -> None:
+        if (execution := self._running.get(run)) is not None:
+            execution.has_met_outage |= self._leases.is_database_away
+            execution.stop("lost")
+
     def _ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         run = execution.claim.id
@@ -146,7 +158,24 @@ class Executor:
             self._leases.drop(run)
         if not task.cancelled() and task.exception() is not None:
             logger.error("run %s: execution broke off", run, exc_info=task.exception())
+        if execution.has_met_outage and not self._stopping:
+            uncounting = asyncio.create_task(self._uncount(execution.claim))
+            self._uncounting.add(uncounting)
+            uncounting.add_done_callback(self._uncounting.discard)
         self._freed.set()
+
+    async def _uncount(self, claim: Claim) -> None:
+        """Take the attempt of a run back that was left because the database was away, once it answers again.
+
+        Until its lease has run out nobody else has the run, and nobody counts this as a process that died.
+        """
+        while True:
+            try:
+                async with self._with.pool.connection() as conn:
+                    await conn.execute(_UNCOUNT, {"run": claim.id, "epoch": claim.epoch})
+                return
+            except psycopg.OperationalError:
+                await asyncio.sleep(UNCOUNT_PAUSE)
 
     async def _watch(self) -> None:
         """Give up in time what the heartbeat, which may be stuck on a silent database, could not extend."""

@@ -36,6 +36,9 @@ class Leases:
         self._dsn = dsn
         self._lost = lost
         self._cancel = cancel
+        self.is_database_away = False
+        """Whether the database has not answered the last time that leases were to be extended."""
+        self._is_asking = False
         self._held: dict[UUID, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -65,6 +68,7 @@ class Leases:
         """
         with self._lock:
             late = [(run, epoch) for run, (epoch, until) in self._held.items() if time.monotonic() > until]
+        self.is_database_away |= self._is_asking and bool(late)
         for run, epoch in late:
             self._give_up(run, epoch)
         if late and (conn := self._conn) is not None:
@@ -82,13 +86,18 @@ class Leases:
                     self._conn = psycopg.connect(
                         self._dsn, autocommit=True, row_factory=dict_row, options=_TIMEOUT, **PATIENCE
                     )
+                self._is_asking = True
                 self._extend(self._conn)
+                self.is_database_away = False
             except psycopg.Error as exc:
+                self.is_database_away = True
                 logger.warning("leases not extended: %s", str(exc).strip() or type(exc).__name__)
                 if self._conn is not None:
                     self._conn.close()
                 self.expire()
                 pause = self.seconds / 20
+            finally:
+                self._is_asking = False
         if self._conn is not None:
             self._conn.close()
 

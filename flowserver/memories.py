@@ -13,11 +13,10 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, SearchItem, SearchOp
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from langgraph.store.postgres.base import PostgresIndexConfig
-from psycopg_pool import PoolTimeout, TooManyRequests
 
 from flowserver.collections import storable
-from flowserver.db import Pool
-from nodes.contract import NodeError
+from flowserver.db import Pool, is_outage
+from nodes.contract import NodeError, ServerTrouble
 from nodes.long_term_memory import Remembered
 from nodes.vectors import Embedder
 
@@ -125,8 +124,10 @@ async def _asked() -> AsyncIterator[None]:
     except psycopg.errors.DataException:
         message = "this model's vectors have another number of dimensions than those that were kept by it"
         raise NodeError(message, code="model_mismatch", is_final=True) from None
-    except (psycopg.OperationalError, PoolTimeout, TooManyRequests):
-        raise NodeError("the database cannot be reached now", code="unavailable") from None
+    except psycopg.OperationalError as exc:
+        if not is_outage(exc):
+            raise
+        raise ServerTrouble from exc
 
 
 async def _vectors(texts: list[str], embedder: Embedder | None) -> dict[str, list[float]]:

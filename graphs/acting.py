@@ -21,11 +21,11 @@ from langgraph.types import interrupt
 
 from graphs.plan import ERROR, Part, Plan, Reference, Step
 from graphs.ports import Port, binding_ports, ports
-from graphs.runtime import LimitReached, Place, Run, StepFailed, asked_at
+from graphs.runtime import LimitReached, Place, Reporter, Run, StepFailed, asked_at
 from graphs.state import Outcome, State, current, messages, outcome, variable
 from graphs.templates import Lookup, Missing, Path, follow
 from graphs.values import UnsafeValue, clean
-from nodes.contract import Call, Choice, Items, Memory, NodeError, RunContext
+from nodes.contract import Call, Choice, Items, Memory, NodeError, RunContext, ServerTrouble
 from nodes.pauses import may_get_better, retry_after
 from nodes.question import Question
 from nodes.texts import to_text
@@ -75,15 +75,15 @@ class Acting:
         while True:
             try:
                 return await self._attempt(arrived)
-            except NotOnRecord as exc:  # no failure of the step's: it has not begun
-                raise (exc.__cause__ or exc) from None
-            except (GraphBubbleUp, LimitReached):
+            except (GraphBubbleUp, LimitReached, ServerTrouble):
                 raise
             except (
                 Exception,
                 SystemExit,
             ) as exc:  # whatever a step raises is its failure, told once, by name
                 own = _own(exc)
+                if self.run.is_outage(own):  # no failure of the step's
+                    raise own from None
                 failed = self._failure(own)
                 if attempt >= retries.attempts or not _may_get_better(own):
                     return self.give_up(failed, exc, arrived)
@@ -147,10 +147,7 @@ class Acting:
         meter.add(step.id, {"steps": 1})
         reporter.started(self.place, step.type)
         if step.type.effect:  # an attempt that may have done something is on record, whatever dies next
-            try:
-                await reporter.written()
-            except Exception as exc:
-                raise NotOnRecord from exc
+            await _on_record(reporter)
         began = time.perf_counter()
         if step.policy.timeout is None:
             made = await self._made_of(arrived)
@@ -311,8 +308,16 @@ def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
             return value
 
 
-class NotOnRecord(Exception):
-    """That a step begins cannot be written down, so it must not; the cause says why."""
+async def _on_record(reporter: Reporter) -> None:
+    """Return when all that was told is kept.
+
+    Raises:
+        ServerTrouble: It cannot be kept.
+    """
+    try:
+        await reporter.written()
+    except Exception as exc:
+        raise ServerTrouble from exc
 
 
 def left_by(made: Any) -> dict[str, Any]:
@@ -352,7 +357,7 @@ def _fit(value: Any, port: Port) -> Any:
 def _own(exc: BaseException) -> BaseException:
     """The error of ours that a provider's library has wrapped into one of its own; else `exc`."""
     cause: BaseException | None = exc
-    while cause is not None and not isinstance(cause, NodeError):
+    while cause is not None and not isinstance(cause, NodeError | ServerTrouble):
         cause = cause.__cause__
     return cause or exc
 

@@ -33,6 +33,8 @@ class LargeValues:
     store: Store | None = None
     """Without one, values stay where they are."""
     known: dict[str, Any] = field(default_factory=dict)
+    stored: set[str] = field(default_factory=set)
+    """Hashes of those that are in the store: no checkpoint may refer to another one."""
 
     async def lean(self, writes: Mapping[str, Any]) -> dict[str, Any]:
         """`writes` to channels, with large values put into the store and left out of their structs."""
@@ -42,6 +44,7 @@ class LargeValues:
         lean = {name: self._lean(value, new) for name, value in writes.items()}
         if new:
             await self.store.put(new)
+            self.stored.update(new)
         return lean
 
     def _lean(self, struct: Any, new: dict[str, bytes]) -> Any:
@@ -70,8 +73,8 @@ class LargeValues:
 
     def _keep(self, value: Any, encoded: bytes, new: dict[str, bytes]) -> str:
         hash = hashlib.sha256(encoded).hexdigest()
-        if hash not in self.known:
-            self.known[hash] = value
+        self.known.setdefault(hash, value)
+        if hash not in self.stored:  # also where another step is storing it now: that may yet fail
             new[hash] = encoded
         return hash
 
@@ -85,6 +88,7 @@ class LargeValues:
             assert self.store is not None  # without it nothing was left out
             for hash, encoded in (await self.store.get(missing)).items():
                 self.known[hash] = msgspec.json.decode(encoded)
+                self.stored.add(hash)
         return {name: self._whole(value) for name, value in state.items()}
 
     def _whole(self, value: Any) -> Any:

@@ -12,7 +12,7 @@ import msgspec
 
 from graphs.large import LargeValues
 from graphs.options import NO_LIMITS, Limits
-from nodes.contract import ModelDefaults, NodeType
+from nodes.contract import ModelDefaults, NodeType, ServerTrouble
 
 Within: TypeAlias = tuple[tuple[Literal["round", "item", "call"], str, int], ...]
 """What a step is in, outermost first: a round (from 1) of a loop, an item (from 0) of a map, a workflow that
@@ -201,6 +201,8 @@ class Run:
     """Takes known secrets out of an error's text."""
     is_watched: Callable[[], bool] = lambda: True
     """Whether anybody may want partial output."""
+    is_outage: Callable[[BaseException], bool] = lambda exc: isinstance(exc, ServerTrouble)
+    """Whether an error is the server's own trouble: it is passed on, and the run goes on later."""
     doors: Mapping[type[Any], Any] = field(default_factory=dict)
     """What else of the world steps may use, by the protocol that says how."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))

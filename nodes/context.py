@@ -35,6 +35,16 @@ class NodeError(Exception):
         super().__init__(message)
 
 
+class ServerTrouble(Exception):
+    """The server cannot reach its own database: no failure of the step, which is executed again later.
+
+    Not a `NodeError`: no step may catch it, retry it or go on without what it asked for.
+    """
+
+    def __init__(self, message: str = "the database cannot be reached now") -> None:
+        super().__init__(message)
+
+
 class ChatModel(Protocol):
     """What an `llm` port carries: a LangChain `BaseChatModel`."""
 

@@ -9,7 +9,15 @@ from typing import Any, Literal, Self, TypeAlias, get_type_hints
 
 import msgspec
 
-from nodes.context import ChatModel, Memory, ModelDefaults, NodeError, RunContext, Tool
+from nodes.context import (
+    ChatModel,
+    Memory,
+    ModelDefaults,
+    NodeError,
+    RunContext,
+    ServerTrouble,
+    Tool,
+)
 from nodes.hooks import Hook
 from nodes.mistakes import Keys
 from nodes.timing import Timing
@@ -31,6 +39,7 @@ __all__ = [
     "Routes",
     "Run",
     "RunContext",
+    "ServerTrouble",
     "Tool",
     "WorkflowRef",
     "port",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nodes.contract import NodeError, RunContext
+from nodes.contract import NodeError, RunContext, ServerTrouble
 
 if TYPE_CHECKING:
     from langchain_core.messages import ToolMessage
@@ -51,7 +51,7 @@ async def called(
     began = time.perf_counter()
     try:
         answer = await make()
-    except GraphBubbleUp:
+    except (GraphBubbleUp, ServerTrouble):
         raise
     except NodeError as exc:
         answer = refused(call, f"{exc.code}: {exc.message}")

@@ -192,7 +192,7 @@ UPDATE run
 
 -- uncount --
 -- The attempt of a run that could not go on although nobody died. Its lease runs out before it is tried again.
-UPDATE run SET attempt = greatest(attempt - 1, 0)
+UPDATE run SET attempt = greatest(attempt - 1, 0), worker = NULL
  WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running';
 
 -- wish_cancel --

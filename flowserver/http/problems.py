@@ -30,7 +30,7 @@ from flowserver.errors import (
     TooMany,
 )
 from graphs.problems import InvalidWorkflow
-from nodes.contract import NodeError
+from nodes.contract import NodeError, ServerTrouble
 
 TYPE = "urn:flowserver:problem:"
 
@@ -130,5 +130,6 @@ HANDLERS: Mapping[int | type[Exception], Handler] = {
     PoolTimeout: _no_database,
     TooManyRequests: _no_database,
     psycopg.OperationalError: _no_database,
+    ServerTrouble: _no_database,
     Exception: _failed,
 }

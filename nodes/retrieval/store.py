@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from nodes.chunks import as_chunks
-from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.contract import NodeError, NodeType, RunContext, ServerTrouble, port, setting
 from nodes.mistakes import Mistakes
 from nodes.searching import COLLECTION, as_object
 from nodes.vectors import MOST_DIMENSIONS, Chunk, Distance, Embedder, Stored, Vectors
@@ -166,6 +166,8 @@ async def _afresh(
     aside = msgspec.structs.replace(config, collection_name=other)
     try:
         stored = await _added(aside, chunks, embedder, vectors, ctx)
+    except ServerTrouble:
+        raise
     except Exception:  # where the run is cancelled, another process may have it, and go on with this
         await vectors.drop(other)
         raise

@@ -15,7 +15,7 @@ from graphs.compile import Compiler
 from graphs.policy import Retry
 from graphs.runtime import StepFailed
 from nodes import registry
-from nodes.contract import NodeError, NodeType, Nothing, RunContext, port
+from nodes.contract import NodeError, NodeType, Nothing, RunContext, ServerTrouble, port
 from tests.graphs import node_types
 from tests.graphs.runs import Recording, run
 from tests.server import drawing, edge, node
@@ -250,8 +250,9 @@ async def test_a_step_whose_beginning_cannot_be_written_down_has_not_failed_and_
     )
     told = Unwritten()
 
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ServerTrouble) as raised:
         await run(compiled, recording=told)
 
+    assert isinstance(raised.value.__cause__, ConnectionError)
     assert told.those("started").count("call") == 1
     assert told.those("failed") + told.those("retried") == []
