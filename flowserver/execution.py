@@ -165,7 +165,7 @@ class Execution:
                 self._observation.committed,
                 self._with.batches,
             )
-            self._recorder = Recorder(self._journal)
+            self._recorder = Recorder(self._journal, holds=self.claim.durability != "exit")
             writer = asyncio.create_task(self._journal.write())
             writer.add_done_callback(self._writer_ended)
             try:
@@ -356,7 +356,7 @@ class Execution:
 
     def _last(
         self, status: str, output: Any, error: Mapping[str, Any] | None
-    ) -> tuple[str, dict[str, Any], LiteralString, dict[str, Any]]:
+    ) -> tuple[list[tuple[str, dict[str, Any]]], LiteralString, dict[str, Any]]:
         told = {"output": output} if status == "succeeded" else {"error": error} if error else {}
         usage = {key: amount for key, amount in self._recorder.usage.items() if amount}
         values = {
@@ -366,7 +366,8 @@ class Execution:
             "usage": json(usage),
             "had_errors": self._recorder.had_errors,
         }
-        return FINAL[status], told, _FINISH, values
+        ends = [] if status == "succeeded" else self._recorder.broken_off(error)
+        return [*ends, (FINAL[status], told)], _FINISH, values
 
     async def _release(self) -> None:
         with contextlib.suppress(Fenced):

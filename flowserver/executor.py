@@ -15,9 +15,11 @@ import msgspec
 import psycopg
 
 import sql
+from flowserver.columns import Texts
 from flowserver.events import FINAL, Event, encode
 from flowserver.execution import Claim, Execution, Resources
 from flowserver.leases import Leases
+from flowserver.recorder import broken_off
 from flowserver.workflows import json
 from graphs.compile import Compiled
 
@@ -25,6 +27,8 @@ _QUERIES = sql.queries("runs")
 _CLAIM = _QUERIES["claim"]
 _END_UNHELD = _QUERIES["end_unheld"]
 _DEFER = _QUERIES["defer"]
+_PAST = _QUERIES["past_events"]
+_POSITION = _QUERIES["position"]
 _UNCOUNT = _QUERIES["uncount"]
 
 UNCOUNT_PAUSE = 1.0
@@ -48,7 +52,7 @@ class Executor:
         self._running: dict[UUID, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking: set[asyncio.Task[asyncio.Task[None] | None]] = set()
-        self._uncounting: set[asyncio.Task[None]] = set()
+        self._uncounting: dict[UUID, asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
         self._watchdog: asyncio.Task[None] | None = None
         self._stopping = False
@@ -124,13 +128,15 @@ class Executor:
             execution.stop("drained")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
-        for task in self._uncounting:
-            task.cancel()
+        for uncounting in self._uncounting.values():
+            uncounting.cancel()
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._leases.stop()
 
     async def _take(self, run: UUID) -> asyncio.Task[None] | None:
+        if (uncounting := self._uncounting.get(run)) is not None:
+            await asyncio.wait([uncounting])
         values = {"lease": self.lease, "worker": self.worker, "id": run}
         async with self._with.pool.connection() as conn:
             try:
@@ -160,8 +166,8 @@ class Executor:
             logger.error("run %s: execution broke off", run, exc_info=task.exception())
         if execution.has_met_outage and not self._stopping:
             uncounting = asyncio.create_task(self._uncount(execution.claim))
-            self._uncounting.add(uncounting)
-            uncounting.add_done_callback(self._uncounting.discard)
+            self._uncounting[run] = uncounting
+            uncounting.add_done_callback(lambda _: self._uncounting.pop(run, None))
         self._freed.set()
 
     async def _uncount(self, claim: Claim) -> None:
@@ -187,16 +193,25 @@ class Executor:
 async def end_unheld(
     resources: Resources, run: UUID, epoch: int, status: str, error: dict[str, str] | None = None
 ) -> bool:
-    """Give a run that nobody executes its final status; `False` when somebody does by now."""
-    values = {
-        "id": run,
-        "epoch": epoch,
-        "status": status,
-        "error": json(error) if error else None,
-        "type": FINAL[status],
-        "data": encode({"error": error} if error else {}).decode(),
-    }
+    """Give a run that nobody executes its final status; `False` when somebody does by now.
+
+    Steps that had begun are told to have been broken off.
+    """
     async with resources.pool.connection() as conn:
+        seen = await (await conn.execute(_POSITION, {"run": run})).fetchone()
+        if seen is None:
+            return False
+        past = await (await conn.execute(_PAST, {"run": run})).fetchall()
+        events = [*broken_off(past, error), (FINAL[status], {"error": error} if error else {})]
+        values = {
+            "id": run,
+            "epoch": epoch,
+            "next": seen["next_seq"],
+            "status": status,
+            "error": json(error) if error else None,
+            "types": Texts(type for type, _ in events),
+            "datas": Texts(encode(data).decode() for _, data in events),
+        }
         ended = await (await conn.execute(_END_UNHELD, values)).fetchone() is not None
     if ended:
         resources.feeds.changed(run)

@@ -73,6 +73,8 @@ class Journal:
         self._batches = batches
         self._waiting: list[tuple[str, dict[str, Any]]] = []
         self._waiting_since = 0.0
+        self._held: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        """What tasks have told since a step with an effect ended in them, until their writes are stored."""
         self._added = asyncio.Event()
         self._urgent = asyncio.Event()
         self.writing = asyncio.Lock()
@@ -86,8 +88,15 @@ class Journal:
         """The run is another process's: what could not be written is not tried again."""
         self._is_given_up = True
 
-    def add(self, type: str, data: dict[str, Any]) -> None:
-        """Tell an event; it is written soon."""
+    def add(self, type: str, data: dict[str, Any], task: str | None = None, *, holds: bool = False) -> None:
+        """Tell an event; it is written soon.
+
+        One that `holds`, and all that the same `task` of LangGraph's tells after it, is written once the task
+        is kept.
+        """
+        if task is not None and (holds or task in self._held):
+            self._held.setdefault(task, []).append((type, data))
+            return
         if type != "text":
             self._urgent.set()
         elif self._waiting and self._joins(self._waiting[-1], data):
@@ -97,6 +106,16 @@ class Journal:
             self._waiting_since = time.monotonic()
         self._waiting.append((type, data))
         self._added.set()
+
+    def keep(self, task: str) -> None:
+        """Let what `task` has told be written: the same statement stores what it did."""
+        for type, data in self._held.pop(task, ()):
+            self.add(type, data)
+
+    def keep_all(self) -> None:
+        """The same for all tasks."""
+        for task in list(self._held):
+            self.keep(task)
 
     @staticmethod
     def _joins(last: tuple[str, dict[str, Any]], data: Mapping[str, Any]) -> bool:
@@ -140,22 +159,30 @@ class Journal:
                 self.committed(batch, rows or await self._commit(_APPEND, batch))
 
     async def append_with(
-        self, type: str, data: dict[str, Any], statement: LiteralString, values: Mapping[str, Any]
+        self,
+        events: Sequence[tuple[str, dict[str, Any]]],
+        statement: LiteralString,
+        values: Mapping[str, Any],
     ) -> None:
-        """Write everything added so far, and this event, with a statement that also changes the run's row.
+        """Write all that was told so far, and `events`, with a statement that also changes the run's row.
 
-        The event and the change are one: nobody sees the one without the other.
+        The events and the change are one: nobody sees the one without the other.
 
         Raises:
             Fenced: The run has been lost, and nothing was changed.
         """
-        await self._unbroken(self._append_with(type, data, statement, values))
+        await self._unbroken(self._append_with(events, statement, values))
 
     async def _append_with(
-        self, type: str, data: dict[str, Any], statement: LiteralString, values: Mapping[str, Any]
+        self,
+        events: Sequence[tuple[str, dict[str, Any]]],
+        statement: LiteralString,
+        values: Mapping[str, Any],
     ) -> None:
         async with self.writing:  # added earlier, it could be written without the statement
-            self.add(type, data)
+            self.keep_all()
+            for type, data in events:
+                self.add(type, data)
             await self._append(statement, values)
 
     async def append_along(self, statement: LiteralString, values: Callable[[], Mapping[str, Any]]) -> None:

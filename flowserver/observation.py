@@ -136,6 +136,9 @@ class Observed:
         self._inner = inner
         self._observation = observation
 
+    def of_task(self, task: str | None) -> Observed:
+        return Observed(self._inner.of_task(task), self._observation)
+
     def started(self, place: Place, node_type: NodeType) -> None:
         self._inner.started(place, node_type)
         self._observation.started(place, node_type)
@@ -161,8 +164,16 @@ class Observed:
         self._inner.failed(place, error, will_retry=will_retry, goes_on=goes_on)
         self._observation.ended(place, "failed", error.get("code"))
 
-    def item(self, place: Place, index: int, status: str, error: Mapping[str, Any] | None) -> None:
-        self._inner.item(place, index, status, error)
+    def item(
+        self,
+        place: Place,
+        index: int,
+        status: str,
+        error: Mapping[str, Any] | None,
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        self._inner.item(place, index, status, error, goes_on=goes_on)
 
     async def written(self) -> None:
         await self._inner.written()

@@ -5,6 +5,8 @@ Nothing here executes a run: what is left behind is queued again, or ended when 
 
 from __future__ import annotations
 
+import psycopg
+
 import sql
 from flowserver.execution import Resources
 from flowserver.executor import end_unheld
@@ -21,10 +23,18 @@ class Reconciler:
 
     def __init__(self, resources: Resources) -> None:
         self._with = resources
+        self._was_away = False
 
     async def look(self) -> bool:
         """Look once; whether there may be more to do at once."""
-        expired = await expire(self._with.pool)
+        try:
+            expired = await expire(self._with.pool)
+        except psycopg.OperationalError:
+            self._was_away = True
+            raise
+        if self._was_away:  # first those that had to leave runs may say that these have lost no attempt by it
+            self._was_away = False
+            return False
         async with self._with.pool.connection() as conn:
             await conn.execute(_DEFER_LEFT)
             await conn.execute(_FORGET_JOBS)

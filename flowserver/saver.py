@@ -69,6 +69,9 @@ class FencedSaver(AsyncPostgresSaver):
         self._keeps = keeps
         self._is_new = is_new
         self._gathered: tuple[Rows, asyncio.Task[None]] | None = None
+        self._kept_tasks: list[str] = []
+        """Whose writes are gathered: with them their events are written."""
+        self._keeps_all = False
         self._writes: set[asyncio.Task[None]] = set()
         self._dumping: set[asyncio.Task[list[Serialized]]] = set()
 
@@ -112,7 +115,10 @@ class FencedSaver(AsyncPostgresSaver):
         changed = {name: value for name, value in apart.items() if name in new_versions}
         told = cast("Mapping[str, Any]", get_serializable_checkpoint_metadata(config, metadata))
 
+        is_outermost = not where["checkpoint_ns"]
+
         def add(rows: Rows, blobs: Iterable[Serialized]) -> None:
+            self._keeps_all |= is_outermost  # behind it, all tasks of the superstep have ended
             rows.add_blobs(where["checkpoint_ns"], new_versions, dict(zip(changed, blobs, strict=True)))
             lean = {**checkpoint, "channel_values": inline}
             rows.add_checkpoint(where["checkpoint_ns"], where.get("checkpoint_id"), lean, told)
@@ -128,6 +134,7 @@ class FencedSaver(AsyncPostgresSaver):
 
         def add(rows: Rows, values: Iterable[Serialized]) -> None:
             written = [(channel, value) for (channel, _), value in zip(writes, values, strict=True)]
+            self._kept_tasks.append(task_id)
             rows.add_writes(where["checkpoint_ns"], where["checkpoint_id"], task_id, task_path, written)
 
         await self._store(where["thread_id"], [value for _, value in writes], add)
@@ -176,6 +183,11 @@ class FencedSaver(AsyncPostgresSaver):
     def _take(self) -> dict[str, Any]:
         assert self._gathered is not None
         (rows, _), self._gathered = self._gathered, None
+        for task in self._kept_tasks:
+            self._journal.keep(task)
+        if self._keeps_all:
+            self._journal.keep_all()
+        self._kept_tasks, self._keeps_all = [], False
         return rows.values()
 
     async def _load_checkpoint_tuple(self, value: DictRow) -> CheckpointTuple:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -157,6 +157,12 @@ class _Bound(Runnable[Any, None]):
             var_child_runnable_config.reset(token)
 
 
+def _of_task(run: Run) -> Run:
+    """`run` as the task that is executed now sees it; its id is the end of its checkpoint namespace."""
+    task = get_config()["configurable"].get("checkpoint_ns", "").rpartition(":")[2]
+    return replace(run, reporter=run.reporter.of_task(task or None))
+
+
 def _gather(old: list[Any], new: list[Any]) -> list[Any]:
     """A map's results; a new beginning with `None` forgets those of the round before."""
     return new[1:] if new[:1] == [None] else old + new
@@ -187,7 +193,7 @@ class _Acts:
     """The channels that a frame is made of."""
 
     async def go_on(self, state: State) -> None:
-        await self._advance(await self._read(state, get_runtime(Run).context), acted=False)
+        await self._advance(await self._read(state, _of_task(get_runtime(Run).context)), acted=False)
 
     def step(self, id: str) -> _Act:
         async def act(sent: Mapping[str, Any]) -> None:
@@ -212,9 +218,10 @@ class _Acts:
 
     async def _frame(self, sent: Mapping[str, Any]) -> Frame:
         """The state for a node that was sent for: as the superstep before has left it."""
-        run = get_runtime(Run).context
-        if run.held is not None and run.held.turn == sent["turn"]:
-            return Frame(self.work, run.held.values, run, self.owner, run.held.after)
+        context = get_runtime(Run).context
+        run, held = _of_task(context), context.held
+        if held is not None and held.turn == sent["turn"]:
+            return Frame(self.work, held.values, run, self.owner, held.after)
         return await self._read(ChannelRead.do_read(get_config(), select=self.state), run)
 
     async def _read(self, state: State, run: Run) -> Frame:
@@ -246,7 +253,7 @@ class _Acts:
             return []
         turn = random.getrandbits(TURN_BITS)
         if self.work.schedule.fuses:
-            frame.run.held = Held(turn, frame.values, frame.after)
+            get_runtime(Run).context.held = Held(turn, frame.values, frame.after)
         alone = len(frame.ready) + len(frame.due) == 1
         sends = [Send(node(id), {"turn": turn, "alone": alone}) for id in frame.ready]
         return sends + [Send(node(map), {"turn": turn, "index": index}) for map, index in frame.due]

@@ -116,7 +116,7 @@ class Frame(Standing):
                     self.run.stopped.add(place.key)
                 self._tell_left_out(map, index, run, exc)
                 status = "dropped" if started["on_error"] == "drop" else "failed"
-                reporter.item(place, index, status, exc.error)
+                reporter.item(place, index, status, exc.error, goes_on=started["on_error"] != "stop")
                 return {"index": index, "error": clean(exc.error)}, {}
             live = [arc for arc in self.plan.maps[map].returns if is_live(arc, values)]
             reporter.item(place, index, "succeeded", None)
@@ -356,6 +356,7 @@ class Frame(Standing):
         number = self.run.served[tool] = self.run.served.get(tool, -1) + 1
         run = self._run_within(tool, place, given, number)
         run.slots = asyncio.Semaphore(self.plan.max_concurrency)  # its agent holds one of the others
+        run.reporter = run.reporter.of_task(None)  # else the agent's own words would wait behind its ends
 
         async def go() -> Any:
             var_child_runnable_config.set(None)  # else its models' words would count as those of the agent

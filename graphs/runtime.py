@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
@@ -52,6 +53,14 @@ def asked_at(told: Mapping[str, Any]) -> bytes:
 class Reporter(Protocol):
     """Who is told what the steps do."""
 
+    def of_task(self, task: str | None) -> Reporter:
+        """Return the reporter of one LangGraph task.
+
+        Once a step with an effect has ended in the task, what it reports is shown with the task's writes:
+        nobody sees the end of a step that a crash could still undo. With `None` it is shown at once.
+        """
+        ...
+
     def started(self, place: Place, node_type: NodeType) -> None: ...
     def text(self, place: Place, text: str) -> None: ...
     def happened(self, place: Place, event: str, data: Mapping[str, Any]) -> None:
@@ -66,8 +75,19 @@ class Reporter(Protocol):
     ) -> None:
         """`goes_on`: the run does, by the step's error port, a default value, or without the item."""
 
-    def item(self, place: Place, index: int, status: str, error: Mapping[str, Any] | None) -> None:
-        """An item of the map at `place` has `succeeded`, `failed` or been `dropped`."""
+    def item(
+        self,
+        place: Place,
+        index: int,
+        status: str,
+        error: Mapping[str, Any] | None,
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        """An item of the map at `place` has `succeeded`, `failed` or been `dropped`.
+
+        `goes_on`: it has not succeeded, and the map goes on all the same.
+        """
 
     async def written(self) -> None:
         """Return when everything told so far is kept."""
@@ -80,6 +100,11 @@ class Witness:
         self._reporter = reporter
         self._within = len(within)
         self.told: set[str] = set()
+
+    def of_task(self, task: str | None) -> Witness:
+        same = copy.copy(self)
+        same._reporter = self._reporter.of_task(task)
+        return same
 
     def started(self, place: Place, node_type: NodeType) -> None:
         self._remember(place)
@@ -105,8 +130,16 @@ class Witness:
     ) -> None:
         self._reporter.failed(place, error, will_retry=will_retry, goes_on=goes_on)
 
-    def item(self, place: Place, index: int, status: str, error: Mapping[str, Any] | None) -> None:
-        self._reporter.item(place, index, status, error)
+    def item(
+        self,
+        place: Place,
+        index: int,
+        status: str,
+        error: Mapping[str, Any] | None,
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        self._reporter.item(place, index, status, error, goes_on=goes_on)
 
     async def written(self) -> None:
         await self._reporter.written()

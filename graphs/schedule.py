@@ -47,16 +47,18 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
-    """What a part of a drawing does outside: waves of effects that come one after another, and questions."""
+    """What a part of a drawing does outside: effects and questions, where 2 stands for any larger number."""
 
-    waves: int
     effects: int
     asks: int
 
     @property
     def needs_checkpoints(self) -> bool:
-        """Whether a crash could repeat something that a checkpoint in between would have saved."""
-        return self.waves > 1 or self.asks > 1 or (self.asks == 1 and self.effects > 1)
+        """Whether a crash could repeat something that a checkpoint in between would have saved.
+
+        Of two effects side by side the first to end is saved while the other is under way.
+        """
+        return self.effects > 1 or self.asks > 1
 
 
 def schedule(plan: Plan, *, fuse: bool = True) -> Schedule:
@@ -118,26 +120,20 @@ class _Weigher:
         return self._step(step).effects > 0
 
     def region(self, region: Region) -> _Weight:
-        after: dict[str, int] = {}
         effects = asks = 0
         for item in region.items:
-            sources = item.sources if isinstance(item, Loop) else _sources(self.plan, item)
-            before = max((after.get(source, 0) for source in sources), default=0)
             if isinstance(item, Loop):
                 weight = self.region(item.body)
-                again = _Weight(2 * weight.waves, 2 * weight.effects, 2 * weight.asks)
-                after |= dict.fromkeys(item.steps, before + again.waves)
+                effects, asks = effects + 2 * weight.effects, asks + 2 * weight.asks
             else:
-                again = self._step(self.plan.steps[item])
-                after[item] = before + again.waves
-            effects += again.effects
-            asks += again.asks
-        return _Weight(max(after.values(), default=0), effects, asks)
+                weight = self._step(self.plan.steps[item])
+                effects, asks = effects + weight.effects, asks + weight.asks
+        return _Weight(min(effects, 2), min(asks, 2))
 
     def _step(self, step: Step) -> _Weight:
         if step.id in self.plan.maps:
             inside = self.region(self.plan.maps[step.id].region)
-            return _Weight(2, 2, 2 * inside.asks) if inside.effects else inside
+            return _Weight(2, 2 * inside.asks) if inside.effects else inside
         if step.id in self.children:
             return self.children[step.id]
-        return _Weight(int(step.type.effect), int(step.type.effect), int(step.asks))
+        return _Weight(int(step.type.effect), int(step.asks))

@@ -168,20 +168,21 @@ SELECT %(run)s, %(next)s::bigint + added.place - 1, held.org_id, added.type, add
 RETURNING seq, at;
 
 -- end_unheld --
--- A final status for a run that nobody executes, if it is still as it was seen.
+-- A final status for a run that nobody executes, with its last events, if it is still as it was seen.
 WITH ended AS (
     UPDATE run
        SET status = %(status)s, error = %(error)s, active = false, lease_until = NULL, finished_at = now(),
-           epoch = epoch + 1, next_seq = next_seq + 1
-     WHERE id = %(id)s AND epoch = %(epoch)s
+           epoch = epoch + 1, next_seq = next_seq + cardinality(%(types)s::text[])
+     WHERE id = %(id)s AND epoch = %(epoch)s AND next_seq = %(next)s
        AND (status IN ('queued', 'waiting') OR (status = 'running' AND lease_until < now()))
-    RETURNING id, org_id, next_seq - 1 AS seq
+    RETURNING id, org_id
 ), closed AS (
     UPDATE question SET status = 'closed'
      WHERE run_id = %(id)s AND status = 'open' AND EXISTS (SELECT 1 FROM ended)
 )
 INSERT INTO run_event (run_id, seq, org_id, type, data)
-SELECT id, seq, org_id, %(type)s, %(data)s::json FROM ended
+SELECT ended.id, %(next)s::bigint + added.place - 1, ended.org_id, added.type, added.data::json
+  FROM ended, unnest(%(types)s::text[], %(datas)s::text[]) WITH ORDINALITY AS added (type, data, place)
 RETURNING seq, at;
 
 -- release --

@@ -59,11 +59,33 @@ async def events(client: httpx.AsyncClient, run: str, after: int = 0) -> list[di
     return events_of(response.text)
 
 
-def check_events(found: Sequence[dict[str, Any]]) -> None:
-    """They are numbered without a gap, begin with the beginning and end with the one end."""
+def check_events(found: Sequence[dict[str, Any]], durability: str = "sync") -> None:
+    """They are numbered without a gap, begin with the beginning and end with the one end, as steps do."""
     assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
     assert found[0]["event"] == "run.created"
     assert [event["event"] for event in found if event["event"] in LAST] == [found[-1]["event"]]
+    check_steps(found, durability)
+
+
+def check_steps(found: Sequence[dict[str, Any]], durability: str) -> None:
+    """No step begins again once its end was told, and of a run that has ended none is left without an end.
+
+    Whoever asks for the durability `exit` has nothing kept before the end, and steps that run again.
+    """
+    began: dict[str, bool] = {}
+    for event in found:
+        place = f"{event.get('step')} {event.get('within')}"
+        match event["event"]:
+            case "step.started":
+                assert durability == "exit" or began.get(place) is not False, f"{place} began again"
+                began[place] = True
+            case "step.finished" | "step.skipped":
+                assert began.get(place) is not False or durability == "exit", f"{place} ended twice"
+                began[place] = False
+            case "step.failed" if not event["will_retry"]:
+                began[place] = False
+    if found[-1]["event"] in LAST:
+        assert [place for place, is_open in began.items() if is_open] == []
 
 
 def check_effects(stages: Sequence[Sequence[str]], before: Sequence[str], whole: Sequence[str]) -> None:

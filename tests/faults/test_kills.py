@@ -162,7 +162,7 @@ class Matrix:
 
         assert (run["status"], run["output"]) == ("succeeded", output), run["error"]
         assert run["attempt"] <= 2
-        check_events(found)
+        check_events(found, self.durability)
         assert [event["event"] for event in found].count("run.waiting") == len(self.counted.answers)
         if self.durability == "sync":
             check_effects(self.counted.stages, before if died else [], whole)

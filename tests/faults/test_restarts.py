@@ -143,7 +143,7 @@ async def test_flt_17_while_postgres_is_away_clients_are_told_at_once_and_worker
 
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
     assert waited < 5
-    assert (ended["output"], ended["attempt"]) == ("again", 2)
+    assert (ended["output"], ended["attempt"]) == ("again", 1), "an outage uses up no attempt"
     assert (await run_is(server.client, fresh, "succeeded"))["output"] == "fine"
     assert worker.lives and server.lives
     check_events(await events(server.client, run))
@@ -178,7 +178,7 @@ async def test_flt_16_flt_39_str_01_many_streams_over_two_servers_and_a_restart_
         check_events(found)
         assert found == await events(servers[0].client, run)
         assert found[-1]["event"] == "run.succeeded"
-        assert attempts(found) in ([1], [1, 2])
+        assert attempts(found) in ([1], [1, 1], [1, 2])
     done = paths(web)
     for number in range(count):
         assert [done.count(f"/r{number}/{path}") for path in "ac"] == [1, 1] or done.count(

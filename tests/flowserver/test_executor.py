@@ -99,7 +99,8 @@ async def test_flt_36_cancelling_a_running_run_ends_it_and_its_outbound_call(
     assert cancelled.status_code == 202
     assert found["status"] == "cancelled"
     events = events_of((await client.get(f"/runs/{run}/events?after=0")).text)
-    assert told(events)[-2:] == ["step.started call", "run.cancelled"]
+    assert told(events)[-3:] == ["step.started call", "step.failed call", "run.cancelled"]
+    assert events[-2]["error"]["code"] == "cancelled"
 
 
 async def test_a_run_that_another_server_executes_is_cancelled_through_the_database(

@@ -168,7 +168,7 @@ async def test_the_last_event_is_never_seen_without_the_status_that_it_tells(poo
         async with journal.writing:
             flushing = asyncio.create_task(journal.flush())
             ending = asyncio.create_task(
-                journal.append_with("run.succeeded", {"output": 5}, FINISH, SUCCEEDED)
+                journal.append_with([("run.succeeded", {"output": 5})], FINISH, SUCCEEDED)
             )
             for _ in range(10):  # until both of them wait
                 await asyncio.sleep(0)

@@ -56,7 +56,18 @@ class Recording:
         self._tell("retried" if will_retry else "failed", place)
         self.errors[place.key] = error
 
-    def item(self, place: Place, index: int, status: str, error: Mapping[str, Any] | None) -> None:
+    def of_task(self, task: str | None) -> Recording:
+        return self
+
+    def item(
+        self,
+        place: Place,
+        index: int,
+        status: str,
+        error: Mapping[str, Any] | None,
+        *,
+        goes_on: bool = False,
+    ) -> None:
         self.items.append((place.key, index, status))
 
     def _tell(self, what: str, place: Place) -> None:
