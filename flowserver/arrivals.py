@@ -153,7 +153,7 @@ def unpacked(body: bytes, encoding: str, most: int) -> bytes:
     except zlib.error:
         raise BadRequest(f"the body is not packed by {encoding}, as it says") from None
     if len(found) > most:
-        raise TooLarge(most)
+        raise TooLarge(most, "the webhook's max_body_kb")
     if not unpacker.eof:
         raise BadRequest(f"the body is not all that was packed by {encoding}")
     return found

@@ -70,8 +70,9 @@ class TooLarge(FlowserverError):
 
     code = "too_large"
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"the body may have {most:,} bytes")
+    def __init__(self, most: int, setting: str) -> None:
+        """`setting` is what says how much there may be."""
+        super().__init__(f"the body may have {most:,} bytes ({setting})")
 
 
 class TooMany(FlowserverError):

@@ -88,6 +88,8 @@ def make_server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
     """A server of `app` that sets `ready` when it answers; the application's lifespan is its caller's."""
     import uvicorn  # noqa: PLC0415
 
+    from flowserver.http.protocol import LimitedProtocol  # noqa: PLC0415
+
     class Server(uvicorn.Server):
         """Says when it is ready, and leaves signals to us."""
 
@@ -102,6 +104,8 @@ def make_server(app: Litestar, ready: asyncio.Event) -> uvicorn.Server:
 
     config = uvicorn.Config(
         app,
+        http=LimitedProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -16,7 +16,7 @@ from psycopg.types.json import Json
 import sql
 from flowserver.arming import arm
 from flowserver.db import row_of
-from flowserver.errors import NoEncryptionKey, PathTaken
+from flowserver.errors import BadRequest, NoEncryptionKey, PathTaken
 from flowserver.events import encode
 from flowserver.ids import new_id
 from flowserver.vault import Vault
@@ -26,6 +26,9 @@ from nodes.registry import Registry
 
 _HOOKS = sql.queries("webhooks")
 _SCHEDULES = sql.queries("schedules")
+
+LONGEST_STEP = 500
+"""Characters that the id of a trigger may have: what starts runs is found by it, in an index."""
 
 
 class Triggers:
@@ -42,7 +45,7 @@ class Triggers:
 
         Returns the steps whose path is another webhook's, with it: they have none.
         """
-        hooks, _ = triggers_of(flow_data, self._registry)
+        hooks = [each for each in triggers_of(flow_data, self._registry)[0] if _is_storable(each.step)]
         steps = [each.step for each in hooks]
         await conn.execute(_HOOKS["forget_drafts"], {"workflow": workflow, "steps": steps})
         for each in hooks:
@@ -62,8 +65,15 @@ class Triggers:
 
         Raises:
             PathTaken: A path is another webhook's.
+            BadRequest: The id of a trigger cannot be stored.
         """
         hooks, timings = triggers_of(flow_data, self._registry)
+        for step in (*(each.step for each in hooks), *(each.step for each in timings)):
+            if not _is_storable(step):
+                raise BadRequest(
+                    f"the id {step[:100]!r} of a trigger has {len(step):,} characters; "
+                    f"it may have {LONGEST_STEP}, and no U+0000"
+                )
         steps = [each.step for each in hooks]
         await conn.execute(_HOOKS["forget_live"], {"workflow": workflow, "steps": steps})
         for each in hooks:
@@ -79,7 +89,7 @@ class Triggers:
                 "org": org,
                 "workflow": workflow,
                 "step": timing.step,
-                "name": timing.name,
+                "name": timing.name.replace("\x00", "\ufffd")[:LONGEST_STEP],
                 "timing": Json(timing.timing, dumps=encode),
                 "input": None if timing.input is None else Json(timing.input, dumps=encode),
             }
@@ -128,6 +138,10 @@ async def _arm_all(conn: AsyncConnection[DictRow], workflow: UUID) -> None:
     rows = await (await conn.execute(_SCHEDULES["of_workflow"], {"workflow": workflow})).fetchall()
     for row in rows:
         await arm(conn, row)
+
+
+def _is_storable(step: str) -> bool:
+    return len(step) <= LONGEST_STEP and "\x00" not in step
 
 
 def _hook_row(org: UUID, workflow: UUID, drawn: DrawnHook) -> dict[str, Any]:

@@ -234,10 +234,10 @@ class Workflows:
             raise await self._refusal(org, id, revision)
 
     async def page(
-        self, org: UUID, *, before: UUID | None, limit: int, name: str | None = None
+        self, org: UUID, *, before: UUID | None, limit: int, name: str | None = None, skip: int = 0
     ) -> list[WorkflowEntry]:
-        """The newest workflows, or those older than `before`; with `name` only those called so."""
-        values = {"org": org, "before": before, "limit": limit, "name": name}
+        """The newest workflows but `skip`, or those older than `before`; with `name` only those called so."""
+        values = {"org": org, "before": before, "limit": limit, "name": name, "skip": skip}
         async with self._pool.connection() as conn:
             rows = await (await conn.execute(_LIST, values)).fetchall()
         return [msgspec.convert(row, WorkflowEntry) for row in rows]

@@ -71,7 +71,7 @@ SELECT id, name, description, version, published_version, published_at, revision
  WHERE org_id = %(org)s AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid)
    AND (%(name)s::text IS NULL OR name = %(name)s::text)
  ORDER BY id DESC
- LIMIT %(limit)s;
+ LIMIT %(limit)s OFFSET %(skip)s;
 
 -- find_by_name --
 SELECT id, name, description, flow_data, version, published_version, published_at, revision, created_at, updated_at

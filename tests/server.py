@@ -17,18 +17,28 @@ import httpx
 import uvicorn
 from litestar import Litestar
 
+from flowserver.http.protocol import LimitedProtocol
+
 KEY = "test-key-of-the-test-server"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 ROOT = Path(__file__).parents[1]
 
 
 @asynccontextmanager
-async def serving(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    app: Litestar, protocol: type[LimitedProtocol] = LimitedProtocol
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `app`, which listens on a free port in the test's own loop."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, log_config=None, lifespan="on", timeout_graceful_shutdown=1, proxy_headers=False
+        app,
+        http=protocol,
+        ws="none",
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+        proxy_headers=False,
     )
     server = uvicorn.Server(config)
     # As `server.serve` does it, without the looks every tenth of a second whether it is to end.

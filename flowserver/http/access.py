@@ -1,4 +1,4 @@
-"""Who may come in: every route but the public ones needs a key, and a body must be what its route takes."""
+"""Who may come in: every route but the public ones needs a key; body and query must be what it takes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
 from flowserver.assembly import Flowserver
+from flowserver.http.parameters import check_query
 
 PUBLIC = (
     "^/health/",
@@ -38,6 +39,7 @@ class KeyMiddleware(AbstractAuthenticationMiddleware):
         accounts = flowserver_of(connection.app).accounts
         org = await accounts.authenticate(_key(connection))
         _only_what_is_taken(connection)
+        check_query(connection)
         return AuthenticationResult(user=org, auth=None)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
+import msgspec.inspect
 
 from flowserver.errors import BadRequest
 from flowserver.starts import OnBusy
@@ -20,10 +22,25 @@ from nodes.vectors import Collection, Distance, Found, Mode
 Item = TypeVar("Item")
 
 MAX_PAGE = 200
+MAX_SKIP = 1_000_000
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A request body: a field we do not know is refused, not dropped."""
+    """A request body: a field we do not know is refused, not dropped; so are texts that Postgres refuses."""
+
+    def __post_init__(self) -> None:
+        for name in _texts(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, str) and "\x00" in value:
+                raise ValueError(f"{name!r} holds U+0000, which no text can hold here")
+
+
+@cache
+def _texts(body: type[Body]) -> tuple[str, ...]:
+    """The fields of a body that hold a text, and not any value."""
+    info = msgspec.inspect.type_info(body)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return tuple(field.name for field in info.fields if not isinstance(field.type, msgspec.inspect.AnyType))
 
 
 class CheckWorkflow(Body, frozen=True, kw_only=True):

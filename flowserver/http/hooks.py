@@ -134,12 +134,12 @@ async def _body(request: Request[None, None, Any], most: int) -> bytes:
         TooLarge: There is more.
     """
     if int(request.headers.get("content-length") or 0) > most:
-        raise TooLarge(most)
+        raise TooLarge(most, "the webhook's max_body_kb")
     pieces, size = [], 0
     async for piece in request.stream():
         size += len(piece)
         if size > most:
-            raise TooLarge(most)
+            raise TooLarge(most, "the webhook's max_body_kb")
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 import psycopg
+import psycopg.errors
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 from flowserver.errors import (
@@ -29,6 +30,8 @@ from flowserver.errors import (
     TooLarge,
     TooMany,
 )
+from flowserver.http.expected import expected
+from flowserver.settings import Settings
 from graphs.problems import InvalidWorkflow
 from nodes.contract import NodeError, ServerTrouble
 
@@ -81,17 +84,43 @@ def _http(request: Request[Any, Any, Any], exc: HTTPException) -> Response[Any]:
     if isinstance(exc.__cause__, RecursionError):
         return _too_deep(request, exc.__cause__)
     if isinstance(exc, ValidationException):
-        wrong = [_place(each) for each in exc.extra] if isinstance(exc.extra, list) else []
-        detail = "; ".join(wrong) or exc.detail
-        return problem(400, "bad_request", detail)
-    return problem(exc.status_code, code, exc.detail, exc.headers)
+        wrong = [_place(request, each) for each in exc.extra] if isinstance(exc.extra, list) else []
+        return problem(400, "bad_request", "; ".join(wrong) or exc.detail)
+    headers = exc.headers or {}
+    detail = exc.detail
+    if isinstance(exc, MethodNotAllowedException):
+        detail = f"{request.method} is not allowed here; allowed: {_allowed(headers)}"
+    elif exc.status_code == 413 and detail == HTTPStatus(413).phrase:
+        detail = _most_of_a_body(request)
+    return problem(exc.status_code, code, detail, headers)
 
 
-def _place(mistake: Any) -> str:
+def _allowed(headers: Mapping[str, str]) -> str:
+    listed = next((value for name, value in headers.items() if name.lower() == "allow"), "")
+    return ", ".join(sorted({each.strip() for each in listed.split(",")} - {"", "OPTIONS"}))
+
+
+def _place(request: Request[Any, Any, Any], mistake: Any) -> str:
     if not isinstance(mistake, dict):
         return str(mistake)
-    where = mistake.get("key") or mistake.get("source") or "request"
-    return f"{where}: {mistake.get('message', 'not valid')}"
+    where, message = (
+        mistake.get("key") or mistake.get("source") or "request",
+        mistake.get("message", "not valid"),
+    )
+    handler = request.scope.get("route_handler")
+    return f"{where}: {message}{expected(handler.fn, where, message) if handler is not None else ''}"
+
+
+def _most_of_a_body(request: Request[Any, Any, Any]) -> str:
+    """What a body that is too large is told; a form with a file has another limit than other bodies."""
+    settings: Settings = request.app.state.flowserver.settings
+    if request.content_type[0] == "multipart/form-data":
+        return too_large_upload(settings.max_upload_mb)
+    return f"the body may have {settings.max_body_bytes:,} bytes (FLOWSERVER_MAX_BODY_BYTES)"
+
+
+def too_large_upload(megabytes: float) -> str:
+    return f"a file may have {megabytes * 1_000_000:,.0f} bytes (FLOWSERVER_MAX_UPLOAD_MB)"
 
 
 def _too_deep(request: Request[Any, Any, Any], exc: RecursionError) -> Response[Any]:
@@ -100,6 +129,17 @@ def _too_deep(request: Request[Any, Any, Any], exc: RecursionError) -> Response[
 
 def _bad_text(request: Request[Any, Any, Any], exc: UnicodeError) -> Response[Any]:
     return problem(400, "bad_request", "the body is not valid UTF-8")
+
+
+def _not_encodable(request: Request[Any, Any, Any], exc: UnicodeError) -> Response[Any]:
+    return problem(400, "bad_request", "a text of the request holds half of a surrogate pair")
+
+
+def _not_storable(request: Request[Any, Any, Any], exc: psycopg.Error) -> Response[Any]:
+    """Postgres refuses a value; what is known to be refused is refused before, by its name."""
+    logger.warning("%s %s: Postgres refuses a value: %s", request.method, request.url.path, exc, exc_info=exc)
+    detail = "a value of the request cannot be stored: it is too long, out of range, or holds U+0000"
+    return problem(422, "bad_request", detail)
 
 
 _OF_NODES = {"unavailable": 503, "no_collection": 404}
@@ -127,9 +167,12 @@ HANDLERS: Mapping[int | type[Exception], Handler] = {
     NodeError: _node_failed,
     RecursionError: _too_deep,
     UnicodeDecodeError: _bad_text,
+    UnicodeEncodeError: _not_encodable,
     PoolTimeout: _no_database,
     TooManyRequests: _no_database,
     psycopg.OperationalError: _no_database,
     ServerTrouble: _no_database,
+    psycopg.DataError: _not_storable,
+    psycopg.errors.ProgramLimitExceeded: _not_storable,
     Exception: _failed,
 }

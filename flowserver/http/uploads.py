@@ -20,6 +20,7 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from flowserver.errors import BadRequest
+from flowserver.http.problems import too_large_upload
 
 MOST_PARTS = 20
 _MOST_HEADERS = 8
@@ -122,9 +123,8 @@ class _Receiver:
             self._in_file = False
         elif self._in_file and self.upload is not None:
             if self.upload.size + len(event) > self._most_bytes:
-                raise HTTPException(
-                    status_code=413, detail=f"the file is larger than {self._most_bytes:,} bytes"
-                )
+                detail = too_large_upload(self._most_bytes / 1_000_000)
+                raise HTTPException(status_code=413, detail=detail)
             await self.upload.write(bytes(event))
         else:
             self._other += len(event)

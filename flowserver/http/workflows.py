@@ -16,6 +16,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from flowserver.errors import BadRequest
 from flowserver.http.bodies import (
     MAX_PAGE,
+    MAX_SKIP,
     ChangeWorkflow,
     Checked,
     CheckWorkflow,
@@ -69,9 +70,10 @@ class WorkflowController(Controller):
         name: Annotated[str | None, QueryParameter(description="Only workflows of this name.")] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
         after: Annotated[str | None, QueryParameter(name="cursor")] = None,
+        skip: Annotated[int, QueryParameter(ge=0, le=MAX_SKIP, description="How many to leave out.")] = 0,
     ) -> Page[WorkflowEntry]:
-        """Saved workflows, newest first, without their drawings."""
-        items = await workflows.page(org, before=cursor(after), limit=limit + 1, name=name)
+        """Saved workflows, newest first, without their drawings; editors count pages by `skip`."""
+        items = await workflows.page(org, before=cursor(after), limit=limit + 1, name=name, skip=skip)
         return Page(items[:limit], str(items[limit - 1].id) if len(items) > limit else None)
 
     @get("/{id:uuid}")
