@@ -69,6 +69,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Host, ...],
         about("Hosts, as name[:port] with commas, that workflows may reach although they are private."),
     ] = ()
+    outbound_connections: Annotated[
+        Annotated[int, Meta(ge=1)],
+        about(
+            "The most connections that workflows have open at a time, to public hosts and to allowed ones."
+        ),
+    ] = 1000
     public_url: Annotated[
         WebAddress | None,
         about("How others reach this server, as in https://flows.example.com; shown addresses begin so."),

@@ -111,7 +111,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         float, setting(description="Seconds for one attempt."), msgspec.Meta(ge=0.1, le=3600)
     ] = 30.0
     max_retries: Annotated[
-        int, setting("retry_count", description="Attempts after the first one."), msgspec.Meta(ge=0, le=10)
+        int,
+        setting(
+            "retry_count",
+            description="Attempts after the first one, by any method: each carries the same Idempotency-Key.",
+        ),
+        msgspec.Meta(ge=0, le=10),
     ] = 3
     retry_delay: Annotated[
         float,
