@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from nodes.contract import NodeError, RunContext
 from nodes.credentials import Credentials
+from nodes.keys import as_key, trimmed
 
 OPENAI = "https://api.openai.com/v1"
 TUNING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty")
@@ -27,10 +28,40 @@ async def open_credential(id: str, base_url: str | None, usual: str, ctx: RunCon
     known = await ctx.door(Credentials).get(
         id, host=host_of(base_url) if base_url else None, usual=host_of(usual)
     )
-    if not known.get("api_key"):
+    key = as_key(known.get("api_key"), f"the field 'api_key' of the credential of {ctx.name!r}")
+    if not key:
         message = f"the credential of {ctx.name!r} has no field 'api_key'; it has: {', '.join(known)}"
         raise NodeError(message, code="missing_key", is_final=True)
-    return known
+    return {**known, "api_key": key}
+
+
+def typed_key(key: str | None, ctx: RunContext) -> str:
+    """Return the key in the setting 'api_key' of a node; empty if there is none.
+
+    Raises:
+        NodeError: It is none.
+    """
+    return as_key(key, f"the setting 'api_key' of {ctx.name!r}")
+
+
+def openai_key(key: str | None, base_url: str | None, ctx: RunContext) -> str:
+    """Return the drawing's key, else the operator's, which goes to the operator's own address only.
+
+    Raises:
+        NodeError: There is none, or it is none.
+    """
+    if typed := typed_key(key, ctx):
+        return typed
+    if ctx.models.api_key and base_url == ctx.models.base_url:
+        return as_key(ctx.models.api_key, "FLOWSERVER_OPENAI_API_KEY")
+    if base_url:
+        return "none"  # local servers ask for none, but the client insists on one
+    raise NodeError(
+        f"{ctx.name!r} has no API key: set its 'credential_id' or 'api_key', "
+        "or FLOWSERVER_OPENAI_API_KEY for the whole server",
+        code="missing_key",
+        is_final=True,
+    )
 
 
 def tuning(config: Any) -> dict[str, Any]:
@@ -58,7 +89,7 @@ def chat_model(
     make = kind or (BaseChatOpenAI if base_url else ChatOpenAI)
     return make(
         model=model,
-        base_url=base_url,
+        base_url=trimmed(base_url) if base_url else None,
         api_key=SecretStr(api_key),
         timeout=timeout,
         max_retries=max_retries,
@@ -72,7 +103,7 @@ def chat_model(
 def host_of(url: str) -> str:
     """The host of a URL; nothing where it has none."""
     try:
-        return urlsplit(url).hostname or ""
+        return urlsplit(trimmed(url)).hostname or ""
     except ValueError:
         return ""
 
