@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -10,9 +11,11 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
+from nodes.broken_calls import is_object
 from nodes.contract import NodeError, RunContext
 from nodes.credentials import Credentials
 from nodes.keys import as_key, trimmed
+from nodes.texts import to_text
 
 OPENAI = "https://api.openai.com/v1"
 TUNING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty")
@@ -86,7 +89,7 @@ def chat_model(
 
     # OpenAI itself wants `max_completion_tokens`, which ChatOpenAI writes; most compatible servers know only
     # `max_tokens`, which its base class keeps.
-    make = kind or (BaseChatOpenAI if base_url else ChatOpenAI)
+    make = _careful(kind or (BaseChatOpenAI if base_url else ChatOpenAI))
     return make(
         model=model,
         base_url=trimmed(base_url) if base_url else None,
@@ -98,6 +101,37 @@ def chat_model(
         http_client=_no_sync_client(),
         **more,
     )
+
+
+_BROKEN = "\n(no object)"
+"""Stands behind arguments that are no object: langchain_openai 1.7 keeps only what is no JSON at all."""
+
+
+@cache
+def _careful(kind: Any) -> Any:
+    """A subclass whose answers may have tool calls with any arguments."""
+
+    class Careful(kind):  # type: ignore[misc]
+        # Subclasses for other providers, such as langchain_deepseek, override this method, too.
+        def _create_chat_result(self, response: Any, generation_info: Any = None) -> Any:
+            for choice in getattr(response, "choices", None) or ():
+                for call in getattr(choice.message, "tool_calls", None) or ():
+                    _mark(getattr(call, "function", None))
+            result = super()._create_chat_result(response, generation_info)
+            for generation in result.generations:
+                for call in generation.message.invalid_tool_calls:
+                    call["args"] = call["args"].removesuffix(_BROKEN)
+            return result
+
+    return Careful
+
+
+def _mark(function: Any) -> None:
+    given = getattr(function, "arguments", None)
+    if isinstance(given, dict):  # as some compatible servers write them
+        function.arguments = json.dumps(given)
+    elif given is not None and not is_object(given):
+        function.arguments = f"{to_text(given)}{_BROKEN}"
 
 
 def host_of(url: str) -> str:
