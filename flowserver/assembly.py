@@ -10,8 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from uuid import UUID
 
-import httpx
-
 from flowserver.accounts import Accounts
 from flowserver.answering import Answers
 from flowserver.callbacks import Callbacks
@@ -31,7 +29,7 @@ from flowserver.files import FileStore
 from flowserver.ledger import Ledger
 from flowserver.metrics import Metrics
 from flowserver.open_doors import closed_doors, open_doors
-from flowserver.outbound import outbound_client
+from flowserver.outbound import OutboundClient, outbound_client
 from flowserver.receiving import Receiver
 from flowserver.reconciler import Reconciler
 from flowserver.retention import prune
@@ -64,6 +62,7 @@ class Flowserver:
 
     settings: Settings
     pool: Pool
+    http: OutboundClient
     compiler: Compiler
     catalogue: Catalogue
     accounts: Accounts
@@ -104,7 +103,7 @@ async def assemble(
     allowed = [*settings.outbound_allow, *_operators_own(settings)]
     async with contextlib.AsyncExitStack() as stack:
         pool = await stack.enter_async_context(make_pool(dsn))
-        http = await stack.enter_async_context(_way_out(allowed))
+        http = await stack.enter_async_context(_way_out(allowed, settings.outbound_connections))
         accounts = Accounts(pool)
         new_key = await accounts.ensure_default(settings.data_dir, settings.api_key, make_key=role != "own")
         vault = open_vault(settings)
@@ -118,6 +117,7 @@ async def assemble(
         models = ModelDefaults(settings.openai_base_url, settings.openai_api_key)
         metrics = metrics or Metrics()
         metrics.pool(pool.get_stats)
+        metrics.outbound(http.usage)
         metrics.registry.register(census := Census(pool))
         await stack.enter_async_context(metrics.watching_the_loop())
         traces = await stack.enter_async_context(_traces(settings))
@@ -175,6 +175,7 @@ async def assemble(
             yield Flowserver(
                 settings,
                 pool,
+                http,
                 compiler,
                 Catalogue(compiler.registry),
                 accounts,
@@ -237,9 +238,9 @@ async def _traces(settings: Settings) -> AsyncIterator[Traces | None]:
         await traces.close()
 
 
-def _way_out(allowed: list[str]) -> httpx.AsyncClient:
+def _way_out(allowed: list[str], size: int) -> OutboundClient:
     try:
-        return outbound_client(allowed)
+        return outbound_client(allowed, size=size)
     except ValueError as exc:
         raise Unavailable(f"FLOWSERVER_OUTBOUND_ALLOW: {exc}") from None
 

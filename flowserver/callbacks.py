@@ -32,6 +32,7 @@ from flowserver.vault import Vault
 from flowserver.workflows import json
 from nodes.contract import NodeError
 from nodes.hooks import wrong_with_secret
+from nodes.keys import trimmed
 
 _QUERIES = sql.queries("deliveries")
 
@@ -89,6 +90,7 @@ class Callbacks:
         if secret is None:
             await self.secret(org)  # sees to it that there is one
             return Callback(url)
+        secret = trimmed(secret)
         if wrong := wrong_with_secret("standard", secret):
             raise BadRequest(wrong)
         return Callback(url, self._vault.seal(secret.encode(), _context(org)))

@@ -27,6 +27,7 @@ from flowserver.errors import (
 from flowserver.ids import new_id
 from flowserver.vault import SETTING, Vault
 from nodes.contract import NodeError
+from nodes.keys import trimmed
 
 _QUERIES = sql.queries("credentials")
 _INSERT = _QUERIES["insert_credential"]
@@ -224,7 +225,8 @@ class Credentials:
         return self._vault.seal(msgspec.json.encode(values), _place(org, id))
 
     def _values(self, org: UUID, id: UUID, row: DictRow) -> dict[str, str]:
-        return msgspec.json.decode(self._vault.open(row["secret"], _place(org, id)), type=dict[str, str])
+        values = msgspec.json.decode(self._vault.open(row["secret"], _place(org, id)), type=dict[str, str])
+        return {key: _pasted(key, value) for key, value in values.items()}
 
 
 class RunCredentials:
@@ -333,8 +335,13 @@ def _texts(data: Mapping[str, Any]) -> dict[str, str]:
         text = value if isinstance(value, str) else _text(key, value)
         if len(text) > MOST_CHARACTERS or "\x00" in text:
             raise BadRequest(f"'data.{key}' must be a text of at most {MOST_CHARACTERS} characters")
-        found[key] = text
+        found[key] = _pasted(key, text)
     return found
+
+
+def _pasted(key: str, text: str) -> str:
+    """A field without what is copied along with a key; a password may begin or end with a blank."""
+    return text.strip("\r\n") if "pass" in key.lower() else trimmed(text)
 
 
 def _text(key: str, value: Any) -> str:

@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from flowserver.outbound_pool import Usage
+
 PREFIX = "flowserver"
 LOOK = 0.25
 """Seconds between two looks how late the event loop is."""
@@ -88,6 +90,10 @@ class Metrics:
         """Show the numbers of the connection pool, as psycopg_pool counts them."""
         self.registry.register(_Pool(stats))
 
+    def outbound(self, usage: Callable[[], Mapping[str, Usage]]) -> None:
+        """Show how many outgoing connections there are, by the hosts that they go to."""
+        self.registry.register(_Outbound(usage))
+
     @asynccontextmanager
     async def watching_the_loop(self) -> AsyncIterator[None]:
         """Measure how late the event loop is, meanwhile."""
@@ -149,3 +155,24 @@ class _Pool(Collector):
             yield GaugeMetricFamily(f"{PREFIX}_pool_{name}", about, stats.get(key, 0) * unit)
         for key, (name, about, unit) in self.COUNTERS.items():
             yield CounterMetricFamily(f"{PREFIX}_pool_{name}", about, stats.get(key, 0) * unit)
+
+
+class _Outbound(Collector):
+    """The outgoing connections, counted when somebody asks."""
+
+    GAUGES: Mapping[str, tuple[str, Callable[[Usage], int]]] = {
+        "in_use": ("Outgoing connections that a request uses.", lambda usage: usage.in_use),
+        "idle": ("Outgoing connections that are kept for the next request.", lambda usage: usage.idle),
+        "max": ("Outgoing connections that there may be.", lambda usage: usage.size),
+    }
+
+    def __init__(self, usage: Callable[[], Mapping[str, Usage]]) -> None:
+        self._usage = usage
+
+    def collect(self) -> Iterator[Metric]:
+        usage = self._usage()
+        for name, (about, number) in self.GAUGES.items():
+            family = GaugeMetricFamily(f"{PREFIX}_outbound_connections_{name}", about, labels=["hosts"])
+            for hosts, each in usage.items():
+                family.add_metric([hosts], number(each))
+            yield family

@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address, ip_network
 from socket import gaierror
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,9 +36,9 @@ from ssrfguard import (
     Resolver,
     SSRFGuardError,
 )
-from ssrfguard.httpx import AsyncClient, AsyncSafeTransport
 
 from flowserver.metered import Meter, MeteredBody
+from flowserver.outbound_pool import OutboundPool, Usage
 from nodes.contract import NodeError
 
 # httpx's INFO lines hold whole URLs, secrets in their queries included.
@@ -56,22 +54,38 @@ class UrlNotAllowed(NodeError):
         super().__init__(message, code="url_not_allowed", is_final=True)
 
 
+class OutboundClient(httpx.AsyncClient):
+    """A client that reaches what `outbound_client` lets it reach."""
+
+    def __init__(self, transport: _Transport, timeout: float) -> None:
+        super().__init__(transport=transport, **_options(timeout))
+        self._guarded = transport
+
+    def usage(self) -> Mapping[str, Usage]:
+        """Return how many connections there are now, to `public` hosts and to those that are `allowed`."""
+        return self._guarded.usage()
+
+    def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
+        return _for_strangers(super()._redirect_headers(request, url, method), request.url, url)
+
+
 def outbound_client(
     allow: Sequence[str],
     *,
     max_bytes: int = 20_000_000,
     timeout: float = 60.0,
     resolver: Resolver | None = None,
-) -> httpx.AsyncClient:
+    size: int = 1000,
+) -> OutboundClient:
     """Return a client for public hosts and for those of `allow`, each a `name[:port]`.
 
     An address, `IPv4[:port]` or `[IPv6][:port]`, is a name too; without a port, every port is allowed.
+    `size` is the most connections to public hosts, and to allowed ones, at a time.
 
     Raises:
         ValueError: An entry of `allow` is none of these, or names an address that is never reached.
     """
-    transport = _AsyncTransport(_Gate(_read(allow), max_bytes), resolver)
-    return _AsyncClient(transport=transport, **_options(timeout))
+    return OutboundClient(_Transport(_Gate(_read(allow), max_bytes), resolver, size), timeout)
 
 
 def policy_for(host: str, port: int, allow: Sequence[str]) -> Policy:
@@ -114,8 +128,7 @@ _OPENED = AddressTable(
 # ssrfguard knows ports as a set (this one takes 4 MB) and lists it in its refusals; `_Gate` decides them.
 _EVERY_PORT = frozenset(range(1, 65536))
 
-# Redirects are counted by httpx (see `_options`): ssrfguard's own error would list every URL in full.
-_PUBLIC = Policy(denied_networks=_DENIED, allowed_ports=_EVERY_PORT, max_redirects=20)
+_PUBLIC = Policy(denied_networks=_DENIED, allowed_ports=_EVERY_PORT)
 _ALLOWED = replace(_PUBLIC, denied_networks=_OPENED)
 
 _WEB = frozenset({80, 443})
@@ -185,41 +198,30 @@ class _Gate:
         )
 
 
-class _AsyncTransport(AsyncSafeTransport):
+class _Transport(httpx.AsyncBaseTransport):
     """Two pools that never share a connection: for the public, and for what the operator allowed."""
 
-    def __init__(self, gate: _Gate, resolver: Resolver | None) -> None:
-        options = {"resolver": resolver, "resolver_slots": 100, **_pool()}
-        super().__init__(policy=_PUBLIC, **options)
+    def __init__(self, gate: _Gate, resolver: Resolver | None, size: int) -> None:
         self._gate = gate
-        self._allowed = AsyncSafeTransport(policy=_ALLOWED, **options)
+        self._public = OutboundPool(_PUBLIC, resolver, size)
+        self._allowed = OutboundPool(_ALLOWED, resolver, size)
+
+    def usage(self) -> dict[str, Usage]:
+        return {"public": self._public.usage(), "allowed": self._allowed.usage()}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            if self._gate.is_allowed(request):
-                response = await self._allowed.handle_async_request(request)
-            else:
-                response = await super().handle_async_request(request)
+            pool = self._allowed if self._gate.is_allowed(request) else self._public
+            response = await pool.handle_async_request(request)
         except (SSRFGuardError, httpx.ConnectError, httpx.ConnectTimeout) as failed:
             raise _harmless(failed, request.url) from None
+        except httpx.PoolTimeout:
+            raise httpx.PoolTimeout("all outgoing connections of this server are in use") from None
         return self._gate.capped(response, request.url)
 
     async def aclose(self) -> None:
-        await super().aclose()
+        await self._public.aclose()
         await self._allowed.aclose()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
-
-
-class _AsyncClient(AsyncClient):
-    def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
-        return _for_strangers(super()._redirect_headers(request, url, method), request.url, url)
 
 
 def _options(timeout: float) -> dict[str, Any]:
@@ -231,17 +233,6 @@ def _options(timeout: float) -> dict[str, Any]:
         # One client serves every workflow: a cookie kept for one would be sent for another.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     }
-
-
-def _pool() -> dict[str, Any]:
-    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30.0)
-    return {"verify": _trusted(), "limits": limits, "trust_env": False}
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    # Loading takes 20 ms. SSL_CERT_FILE is how an operator makes a certificate authority of his own known.
-    return httpx.create_ssl_context(trust_env=True)
 
 
 # Any other header may hold a key, under a name that only the workflow's author knows.

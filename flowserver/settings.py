@@ -69,6 +69,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Host, ...],
         about("Hosts, as name[:port] with commas, that workflows may reach although they are private."),
     ] = ()
+    outbound_connections: Annotated[
+        Annotated[int, Meta(ge=1)],
+        about(
+            "The most connections that workflows have open at a time, to public hosts and to allowed ones."
+        ),
+    ] = 1000
     public_url: Annotated[
         WebAddress | None,
         about("How others reach this server, as in https://flows.example.com; shown addresses begin so."),
@@ -184,14 +190,16 @@ def _found(environment: Mapping[str, str] | None, env_file: Path) -> list[tuple[
     for info in fields(Settings):
         for key in filter(None, (variable(info.name), _meta(info.type)["also"])):
             origin, raw = ("environment", given[key]) if key in given else (str(env_file), file.get(key))
-            if raw:
-                found.append((info.name, (_read(key, raw, info.type), f"{origin} {key}")))
+            if raw and raw.strip():
+                found.append((info.name, (_read(key, raw.strip(), info.type), f"{origin} {key}")))
                 break
     return found
 
 
 def _read(key: str, raw: str, kind: Any) -> Any:
     value: Any = raw
+    if key.endswith("_KEY") and not (raw.isascii() and raw.isprintable()):
+        raise InvalidSetting(f"{key}: its value has a character that no key has; a key is printable ASCII")
     if "tuple" in str(kind):
         value = [part.strip() for part in raw.split(",") if part.strip()]
     try:

@@ -26,6 +26,7 @@ from graphs.spec import NodeSpec
 from graphs.templates import Lookup, Path, Template, TemplateError, parse_all, render
 from graphs.versions import VERSION, brought_up
 from nodes.contract import NodeError, NodeType
+from nodes.keys import trimmed
 from nodes.texts import to_text
 
 CREDENTIALS = ("credential_id", "credential")
@@ -263,8 +264,8 @@ class _Reading:
 def _texts(secret: Any) -> Iterator[str]:
     """The texts that a secret holds: of an object only long ones, as its short ones are common words."""
     if isinstance(secret, str):
-        if secret:
-            yield secret
+        # It is sent without the line break that was copied along, and an error may repeat it so.
+        yield from {secret, trimmed(secret)} - {""}
         return
     items = secret.values() if isinstance(secret, dict) else secret if isinstance(secret, list) else ()
     for item in items:

@@ -14,6 +14,7 @@ import msgspec
 
 from nodes.contract import NodeError, RunContext
 from nodes.credentials import Credentials
+from nodes.keys import as_key, trimmed
 from nodes.pauses import may_get_better, retry_after
 
 ADDRESS = "https://api.cohere.com"
@@ -118,11 +119,15 @@ async def cohere(
     if credential_id:
         host = host_of(base_url) if base_url else None
         known = await ctx.door(Credentials).get(credential_id, host=host, usual=host_of(ADDRESS))
-        api_key, base_url = known.get("api_key"), base_url or known.get("base_url")
-    if not api_key:
+        name = f"the field 'api_key' of the credential of {ctx.name!r}"
+        key, base_url = as_key(known.get("api_key"), name), base_url or known.get("base_url")
+    else:
+        key = as_key(api_key, f"the setting 'api_key' of {ctx.name!r}")
+    if not key:
         message = f"{ctx.name!r} has no API key: set its 'credential_id', or its 'api_key'"
         raise NodeError(message, code="missing_key", is_final=True)
-    return CohereReranker(ctx.http, api_key, model, top_n, base_url or ADDRESS, timeout, max_retries)
+    address = trimmed(base_url or "") or ADDRESS
+    return CohereReranker(ctx.http, key, model, top_n, address, timeout, max_retries)
 
 
 def host_of(url: str) -> str:

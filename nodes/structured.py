@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from nodes.broken_calls import mended
 from nodes.contract import NodeError, RunContext
 from nodes.mistakes import Keys
 
@@ -85,16 +86,18 @@ async def ask_for(
     asked = model.bind_tools([{**schema, **described}], tool_choice=name)
     talk, why = list(messages), "nothing"
     for _ in range(attempts):
-        reply = await asked.ainvoke(talk)
+        reply, broken = mended(await asked.ainvoke(talk))
         count(reply, ctx)
-        call = next(iter(reply.tool_calls), None)
+        ids = {each.tool_call_id for each in broken}
+        calls = [each for each in reply.tool_calls if each["id"] not in ids]
+        call = next(iter(calls), None)
         value = call["args"] if call else _json_in(str(reply.text))
         why = "it is no JSON object" if value is None else misfit(value, schema) or ""
         if value is not None and not why:
             return dict(value)
         said = f"The answer does not fit the schema: {why}. Answer again, as the schema says."
-        talk += [reply, ToolMessage(said, tool_call_id=call["id"]) if call else HumanMessage(said)]
-        talk += [ToolMessage("not used", tool_call_id=each["id"]) for each in reply.tool_calls[1:]]
+        talk += [reply, *broken, ToolMessage(said, tool_call_id=call["id"]) if call else HumanMessage(said)]
+        talk += [ToolMessage("not used", tool_call_id=each["id"]) for each in calls[1:]]
     raise NodeError(f"the model gave no answer that fits the schema: {why}", code="bad_answer")
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from nodes.contract import NodeError, RunContext
 from nodes.credentials import Credentials
+from nodes.keys import as_key, trimmed
 from nodes.pauses import may_get_better, retry_after
 from nodes.search_access import TAVILY, SearchAccess
 
@@ -45,6 +46,7 @@ async def access(
     Raises:
         NodeError: Nobody gave a key, or the credential is for another host.
     """
+    name = f"the setting 'tavily_api_key' of {ctx.name!r}"
     if credential_id:
         host = next(iter(host_of(base_url)), None) if base_url else None
         usual = next(iter(host_of(TAVILY)), None)
@@ -56,13 +58,14 @@ async def access(
                 raise
         else:
             api_key = known.get("tavily_api_key") or known.get("api_key") or api_key
+            name = f"the key in the credential of {ctx.name!r}"
             base_url = base_url or known.get("base_url")
     operators: SearchAccess = ctx.doors.get(SearchAccess) or SearchAccess()
-    address = (base_url or operators.tavily_base_url).rstrip("/")
-    if api_key:
-        return api_key, address
+    address = trimmed(base_url or operators.tavily_base_url).rstrip("/")
+    if key := as_key(api_key, name):
+        return key, address
     if operators.tavily_api_key and address == operators.tavily_base_url.rstrip("/"):
-        return operators.tavily_api_key, address
+        return as_key(operators.tavily_api_key, "FLOWSERVER_TAVILY_API_KEY"), address
     message = (
         f"{ctx.name!r} has no key: set its 'credential_id' or 'tavily_api_key', "
         "or FLOWSERVER_TAVILY_API_KEY for the server"
@@ -90,7 +93,7 @@ async def search(http: httpx.AsyncClient, how: Search, query: str) -> dict[str, 
         "include_domains": list(how.include_domains),
         "exclude_domains": list(how.exclude_domains),
     }
-    headers = {"Authorization": _bearer(how.api_key)}
+    headers = {"Authorization": f"Bearer {how.api_key}"}
     try:
         response = await http.post(
             f"{how.base_url}/search", json=body, headers=headers, timeout=how.timeout, follow_redirects=False
@@ -100,13 +103,6 @@ async def search(http: httpx.AsyncClient, how: Search, query: str) -> dict[str, 
     except httpx.HTTPError:
         raise NodeError("the search service cannot be reached", code="no_answer") from None
     return _answer(response)
-
-
-def _bearer(key: str) -> str:
-    key = key.strip()
-    if not re.fullmatch(r"[\x21-\x7e]{1,500}", key):
-        raise NodeError("the search key has a character that no key has", code="bad_key", is_final=True)
-    return f"Bearer {key}"
 
 
 def _answer(response: httpx.Response) -> dict[str, Any]:

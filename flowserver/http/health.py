@@ -24,10 +24,21 @@ async def live() -> Health:
 
 @get("/health/ready", tags=("Health",))
 async def ready(request: Request[Any, Any, Any]) -> Response[Health]:
-    """The database answers too."""
+    """The database answers too, and workflows can connect to other servers."""
+    server = flowserver_of(request.app)
     try:
-        async with flowserver_of(request.app).pool.connection(timeout=2) as conn:
+        async with server.pool.connection(timeout=2) as conn:
             await conn.execute("SELECT 1")
     except (psycopg.Error, PoolTimeout, TooManyRequests):
-        return Response(Health("database unavailable"), status_code=503, headers={"Retry-After": "2"})
+        return _not_ready("database unavailable")
+    for hosts, usage in server.http.usage().items():
+        if usage.is_full:
+            return _not_ready(
+                f"all {usage.size} outgoing connections to {hosts} hosts are in use "
+                "(FLOWSERVER_OUTBOUND_CONNECTIONS)"
+            )
     return Response(Health("ready"))
+
+
+def _not_ready(why: str) -> Response[Health]:
+    return Response(Health(why), status_code=503, headers={"Retry-After": "2"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
+from nodes.broken_calls import mended, written_kind
 from nodes.contract import ChatModel, Memory, NodeError, NodeType, RunContext, Tool, port, setting
 from nodes.memories import remembered
 from nodes.mistakes import Keys
@@ -97,7 +98,7 @@ class _Turn:
     @property
     def open(self) -> list[dict[str, Any]]:
         """The tool calls that have no answer yet."""
-        return list(getattr(self.messages[-1], "tool_calls", ()))
+        return _open(self.messages)
 
     def keep(self, place: str) -> dict[str, Any]:
         """All of it as JSON, with the place of the tool call that is asked about."""
@@ -111,6 +112,14 @@ class _Turn:
             "decided": self.decided,
             "place": place,
         }
+
+
+def _open(messages: Sequence[AnyMessage]) -> list[dict[str, Any]]:
+    """The tool calls of the last answer but for those that were answered because they are broken."""
+    said = next((at for at in reversed(range(len(messages))) if messages[at].type != "tool"), 0)
+    answered = {each.tool_call_id for each in messages[said + 1 :] if each.type == "tool"}
+    calls: Any = getattr(messages[said], "tool_calls", ())
+    return [each for each in calls if each["id"] not in answered]
 
 
 async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContext) -> Outputs:
@@ -239,6 +248,8 @@ class _Talk:
     system: str
     ctx: RunContext
     usage: dict[str, int]
+    written: Any
+    """The tool calls of the model's answers as they were streamed, if they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +298,11 @@ class _Agent:
             # It keeps no checkpoints, so it must not wait for one, as the run around it may do.
             "configurable": {"__pregel_durability": "async"},
         }
-        talk = _Talk(self.model, system, ctx, turn.usage)
+        model, written = self.model, None
+        if ctx.is_watched() and not plain:
+            written = written_kind()()
+            model = model.model_copy(update={"callbacks": [written]})
+        talk = _Talk(model, system, ctx, turn.usage, written)
         given = {"messages": turn.messages}
         if not ctx.is_watched():  # to stream an answer takes several times as long as to have it
             state = await agent.ainvoke(given, how, context=talk)
@@ -341,7 +356,7 @@ def _agent(most: int, tools: Sequence[BaseTool], held: frozenset[str], schema: M
             if each.type == "ai":
                 for name, amount in count(each, given.ctx).items():
                     given.usage[name] = given.usage.get(name, 0) + amount
-        return response
+        return _mended(response, given)
 
     @wrap_tool_call
     async def use(request: Any, handler: Any) -> Any:
@@ -351,8 +366,7 @@ def _agent(most: int, tools: Sequence[BaseTool], held: frozenset[str], schema: M
 
     @after_model(can_jump_to=["end"])
     def hold(state: Any, runtime: Any) -> dict[str, Any] | None:
-        calls = getattr(state["messages"][-1], "tool_calls", ())
-        return {"jump_to": "end"} if any(each["name"] in held for each in calls) else None
+        return {"jump_to": "end"} if any(each["name"] in held for each in _open(state["messages"])) else None
 
     limit: Any = ModelCallLimitMiddleware(run_limit=most, exit_behavior="error")
     described = {"title": SCHEMA_NAME, "description": "Give the final answer."} | dict(schema)
@@ -364,6 +378,25 @@ def _agent(most: int, tools: Sequence[BaseTool], held: frozenset[str], schema: M
         context_schema=_Talk,
         checkpointer=False,  # the step is what is kept; its inner turns would cost a checkpoint each
     )
+
+
+def _mended(response: Any, talk: _Talk) -> Any:
+    """A model's answer in which calls that cannot be made are answered."""
+    from langchain.agents.middleware.types import ModelResponse  # noqa: PLC0415
+
+    said = response.result[0]
+    message, errors = mended(said, talk.written.take() if talk.written else ())
+    if message is said:
+        return response
+    answered = {each.tool_call_id for each in errors}
+    for call in message.tool_calls:
+        if call["name"] == SCHEMA_NAME and call["id"] not in answered:
+            errors.append(refused(call, "not taken, as it was empty or beside a broken call; answer again"))
+    for each in errors:
+        about = {"call": each.tool_call_id, "tool": each.name, "because": each.content}
+        talk.ctx.tell("tool.refused", about)
+    # A structured answer in the response was made of a broken call, or of one beside it.
+    return ModelResponse(result=[message, *errors])
 
 
 def mistakes(config: Config) -> Iterator[tuple[str, Keys]]:

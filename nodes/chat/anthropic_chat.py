@@ -12,7 +12,8 @@ from nodes.contract import ChatModel, NodeError, NodeType, Nothing, RunContext, 
 from nodes.credentials import CredentialId
 from nodes.extras import needs_extra
 from nodes.guarded import guarded2
-from nodes.openai_models import host_of, open_credential
+from nodes.keys import trimmed
+from nodes.openai_models import host_of, open_credential, typed_key
 
 ANTHROPIC = "https://api.anthropic.com"
 
@@ -56,7 +57,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     """A LangChain chat model; its client sends through the run's guarded one."""
-    key, base_url = config.api_key, config.base_url
+    key, base_url = typed_key(config.api_key, ctx), trimmed(config.base_url or "") or None
     if config.credential_id:
         known = await open_credential(config.credential_id, base_url, ANTHROPIC, ctx)
         key, base_url = known["api_key"], base_url or known.get("base_url")

@@ -11,7 +11,8 @@ from nodes.contract import ChatModel, NodeError, NodeType, Nothing, RunContext, 
 from nodes.credentials import CredentialId
 from nodes.extras import needs_extra
 from nodes.guarded import Guarded
-from nodes.openai_models import host_of, open_credential
+from nodes.keys import trimmed
+from nodes.openai_models import host_of, open_credential, typed_key
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 
@@ -56,7 +57,7 @@ async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     """A LangChain chat model; its client sends through the run's guarded one."""
     from langchain_google_genai import ChatGoogleGenerativeAI  # noqa: PLC0415  slow to import, and an extra
 
-    key, base_url = config.api_key, config.base_url
+    key, base_url = typed_key(config.api_key, ctx), trimmed(config.base_url or "") or None
     if config.credential_id:
         known = await open_credential(config.credential_id, base_url, GOOGLE, ctx)
         key, base_url = known["api_key"], base_url or known.get("base_url")

@@ -10,6 +10,7 @@ from nodes.contract import ChatModel, NodeType, Nothing, RunContext, port, setti
 from nodes.credentials import CredentialId
 from nodes.extras import needs_extra
 from nodes.guarded import Guarded
+from nodes.keys import trimmed
 from nodes.openai_models import host_of, open_credential
 
 OLLAMA = "http://127.0.0.1:11434"
@@ -72,7 +73,7 @@ async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     }
     return ChatOllama(
         model=config.model,
-        base_url=config.base_url,
+        base_url=trimmed(config.base_url),
         client_kwargs={
             "transport": transport,
             "timeout": config.timeout,

@@ -9,7 +9,8 @@ import msgspec
 
 from nodes.contract import ChatModel, NodeError, NodeType, Nothing, RunContext, port, setting
 from nodes.credentials import CredentialId
-from nodes.openai_models import OPENAI, chat_model, host_of, open_credential, tuning
+from nodes.keys import as_key
+from nodes.openai_models import OPENAI, chat_model, host_of, open_credential, openai_key, tuning
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,8 +77,8 @@ async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
         ctx,
         model=config.model,
         base_url=base_url,
-        api_key=_key(config, base_url, ctx),
-        organization=config.organization or None,
+        api_key=openai_key(config.api_key, base_url, ctx),
+        organization=as_key(config.organization, f"the setting 'organization' of {ctx.name!r}") or None,
         timeout=config.timeout,
         max_retries=config.max_retries,
         **tuning(config),
@@ -99,21 +100,6 @@ async def _known(config: Config, ctx: RunContext) -> Mapping[str, str] | None:
         if exc.code != "credential_not_found" or not has_other:
             raise
         return None
-
-
-def _key(config: Config, base_url: str | None, ctx: RunContext) -> str:
-    """The drawing's key, else the operator's, which goes to the operator's own address only."""
-    if config.api_key:
-        return config.api_key
-    if ctx.models.api_key and base_url == ctx.models.base_url:
-        return ctx.models.api_key
-    if base_url:
-        return "none"  # local servers ask for none, but the client insists on one
-    raise NodeError(
-        f"{ctx.name!r} has no API key: set its 'credential_id' or 'api_key', "
-        "or FLOWSERVER_OPENAI_API_KEY for the whole server",
-        code="missing_key",
-    )
 
 
 def hosts(config: Config) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 from nodes.contract import ChatModel, NodeError, NodeType, Nothing, RunContext, port, setting
 from nodes.credentials import CredentialId
 from nodes.mistakes import Keys
-from nodes.openai_models import OPENAI, chat_model, host_of, open_credential, tuning
+from nodes.openai_models import OPENAI, chat_model, host_of, open_credential, tuning, typed_key
 from nodes.reasoning import Unreasoned, unreasoned
 
 _OURS = frozenset({"messages", "stream", "stream_options", "tools", "tool_choice", "model"})
@@ -80,7 +80,7 @@ class Outputs(msgspec.Struct, frozen=True):
 async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Any:
     """A LangChain chat model; its client is the run's guarded one."""
     _must_verify(config)
-    model, base_url, key = config.model, config.base_url, config.api_key
+    model, base_url, key = config.model, config.base_url, typed_key(config.api_key, ctx)
     if config.credential_id:
         known = await open_credential(config.credential_id, base_url, base_url or OPENAI, ctx)
         key = known["api_key"]

@@ -12,6 +12,7 @@ import msgspec
 from nodes.contract import NodeError, NodeType, Nothing, RunContext, Tool, port, setting
 from nodes.credentials import CredentialId, Credentials
 from nodes.guarded import guarded2
+from nodes.keys import as_key, trimmed
 from nodes.mistakes import Keys
 from nodes.texts import names_in
 from nodes.tool_calls import MOST_FOR_MODEL, tool_name
@@ -51,11 +52,11 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def make(config: Config, bindings: Nothing, ctx: RunContext) -> list[Any]:
     """The server's tools. Each call is a session of its own: none has to outlive a step."""
-    url, headers = config.url, {}
+    url, headers = trimmed(config.url), {}
     if config.credential_id:
         known = await ctx.door(Credentials).get(config.credential_id, host=_host(url) or None)
         url = url or known.get("base_url", "")
-        headers = _authorization(known)
+        headers = _authorization(known, ctx)
     if _wrong(url):
         raise NodeError(f"{ctx.name!r}: {_wrong(url)}", code="bad_url", is_final=True)
     server = _Server(url, headers, config.timeout, ctx)
@@ -63,14 +64,13 @@ async def make(config: Config, bindings: Nothing, ctx: RunContext) -> list[Any]:
     return [_as_tool(each, server) for each in _chosen(offered, config, ctx)]
 
 
-def _authorization(known: Mapping[str, str]) -> dict[str, str]:
-    found = next((known[key] for key in _KEYS if known.get(key)), None)
+def _authorization(known: Mapping[str, str], ctx: RunContext) -> dict[str, str]:
+    found = next((key for key in _KEYS if known.get(key)), None)
     if found is None:
         message = f"the credential has none of the fields {', '.join(_KEYS)}; it has: {', '.join(known)}"
         raise NodeError(message, code="missing_key", is_final=True)
-    if not found.isascii() or not found.isprintable():
-        raise NodeError("the credential's token cannot stand in a header", code="bad_header", is_final=True)
-    return {"Authorization": f"Bearer {found}"}
+    key = as_key(known[found], f"the field {found!r} of the credential of {ctx.name!r}")
+    return {"Authorization": f"Bearer {key}"}
 
 
 class _Server:
@@ -188,7 +188,7 @@ def _in_words(result: Any) -> str:
 
 def _wrong(url: str) -> str | None:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(trimmed(url))
         fine = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         fine = False
@@ -199,7 +199,7 @@ def _wrong(url: str) -> str | None:
 
 def _host(url: str) -> str:
     try:
-        return urlsplit(url).hostname or ""
+        return urlsplit(trimmed(url)).hostname or ""
     except ValueError:
         return ""
 

@@ -11,6 +11,7 @@ import msgspec
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.credentials import CredentialId, Credentials
 from nodes.databases import Databases, QueryLimits
+from nodes.keys import trimmed
 from nodes.mistakes import Keys
 
 MOST_BYTES = 5_000_000
@@ -69,7 +70,7 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     if config.credential_id:
         login = await ctx.door(Credentials).get(config.credential_id)
     elif config.connection_string:
-        login = {"connection_string": config.connection_string}
+        login = {"connection_string": trimmed(config.connection_string)}
     else:
         raise NodeError("'credential_id' must say which database", code="bad_config", is_final=True)
     limits = QueryLimits(config.read_only, config.timeout, config.max_rows, MOST_BYTES)

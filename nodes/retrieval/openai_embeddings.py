@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 from pydantic import SecretStr
 
 from nodes.contract import NodeError, NodeType, Nothing, RunContext, port, setting
-from nodes.credentials import CredentialId, Credentials
+from nodes.credentials import CredentialId
+from nodes.keys import as_key, trimmed
+from nodes.openai_models import OPENAI, host_of, open_credential, openai_key
 from nodes.vectors import MOST_DIMENSIONS, Embedder
-
-OPENAI = "https://api.openai.com/v1"
 
 _KNOWN = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 """The dimensions that a model's vectors have if nobody asks for others."""
@@ -80,12 +79,12 @@ async def make(config: Config, bindings: Nothing, ctx: RunContext) -> Embedder:
         config = await _with_credential(config, config.credential_id, ctx)
     from langchain_openai import OpenAIEmbeddings  # noqa: PLC0415  half a second that many servers never need
 
-    base_url = config.base_url or ctx.models.base_url
+    base_url = trimmed(config.base_url or "") or ctx.models.base_url
     embeddings = OpenAIEmbeddings(
         model=config.model,
         base_url=base_url,
-        api_key=SecretStr(_key(config, base_url, ctx)),
-        organization=config.organization or None,
+        api_key=SecretStr(openai_key(config.api_key, base_url, ctx)),
+        organization=as_key(config.organization, f"the setting 'organization' of {ctx.name!r}") or None,
         dimensions=_asked_dimensions(config),
         chunk_size=config.batch_size,
         timeout=config.timeout,
@@ -103,17 +102,13 @@ async def _with_credential(config: Config, id: str, ctx: RunContext) -> Config:
 
     Where there is none, as in drawings that come from elsewhere, another key may serve.
     """
-    host = host_of(config.base_url) if config.base_url else None
     try:
-        known = await ctx.door(Credentials).get(id, host=host, usual=host_of(ctx.models.base_url or OPENAI))
+        known = await open_credential(id, config.base_url, ctx.models.base_url or OPENAI, ctx)
     except NodeError as exc:
         has_other = config.api_key or config.base_url or ctx.models.api_key
         if exc.code != "credential_not_found" or not has_other:
             raise
         return config
-    if not known.get("api_key"):
-        message = f"the credential of {ctx.name!r} has no field 'api_key'; it has: {', '.join(known)}"
-        raise NodeError(message, code="missing_key", is_final=True)
     return msgspec.structs.replace(
         config,
         api_key=known["api_key"],
@@ -132,22 +127,6 @@ def _asked_dimensions(config: Config) -> int | None:
     return None if config.dimensions in (0, _KNOWN.get(config.model)) else config.dimensions
 
 
-def _key(config: Config, base_url: str | None, ctx: RunContext) -> str:
-    """The drawing's key, else the operator's, which goes to the operator's own address only."""
-    if config.api_key:
-        return config.api_key
-    if ctx.models.api_key and base_url == ctx.models.base_url:
-        return ctx.models.api_key
-    if base_url:
-        return "none"  # local servers ask for none, but the client insists on one
-    raise NodeError(
-        f"{ctx.name!r} has no API key: set its 'credential_id' or 'api_key', "
-        "or FLOWSERVER_OPENAI_API_KEY for the whole server",
-        code="missing_key",
-        is_final=True,
-    )
-
-
 @cache
 def _no_sync_client() -> httpx.Client:
     """Keeps the library from making a blocking client that goes around the guarded one."""
@@ -160,14 +139,6 @@ def _no_sync_client() -> httpx.Client:
 
 def hosts(config: Config) -> list[str]:
     return [host_of(config.base_url or OPENAI)]
-
-
-def host_of(url: str) -> str:
-    """The host of a URL; nothing where it has none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def facts(config: Config) -> dict[str, Any]:

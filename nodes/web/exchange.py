@@ -193,6 +193,8 @@ def _why(failed: httpx.TransportError) -> str:
 
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+_KEY = "idempotency-key"
+"""By this header the other side recognises a request that it has carried out before."""
 _PASSING = frozenset({429, 502, 503, 504})
 # With a Retry-After these say that the request was turned away, so that even a POST may come again.
 _TURNED_AWAY = frozenset({429, 503})
@@ -200,7 +202,7 @@ _TURNED_AWAY = frozenset({429, 503})
 
 def pause(outcome: httpx.Response | NoAnswer, call: Call, attempt: int) -> float | None:
     """Seconds until the next attempt, or `None` if it would not help or could do something twice."""
-    again = call.method in _IDEMPOTENT
+    again = call.method in _IDEMPOTENT or _KEY in call.headers
     backoff = min(call.delay * 2.0**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
     if isinstance(outcome, NoAnswer):
         return backoff if again or not outcome.sent else None

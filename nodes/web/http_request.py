@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.keys import as_key, trimmed
 from nodes.mistakes import Keys
 from nodes.pauses import may_get_better, retry_after
 from nodes.texts import to_text
@@ -111,7 +112,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         float, setting(description="Seconds for one attempt."), msgspec.Meta(ge=0.1, le=3600)
     ] = 30.0
     max_retries: Annotated[
-        int, setting("retry_count", description="Attempts after the first one."), msgspec.Meta(ge=0, le=10)
+        int,
+        setting(
+            "retry_count",
+            description="Attempts after the first one, by any method: each carries the same Idempotency-Key.",
+        ),
+        msgspec.Meta(ge=0, le=10),
     ] = 3
     retry_delay: Annotated[
         float,
@@ -234,9 +240,9 @@ def _call(config: Config, key: str, *, url: str = "", query: Any = None, body: A
 def _headers(config: Config) -> dict[str, str]:
     given = as_object(config.headers, "headers")
     return {
-        name.strip(): _header(name.strip(), to_text(value))
+        trimmed(name): _header(trimmed(name), to_text(value))
         for name, value in given.items()
-        if name.strip().lower() not in _FRAMING and value is not None
+        if trimmed(name).lower() not in _FRAMING and value is not None
     }
 
 
@@ -245,14 +251,18 @@ def _credentials(config: Config) -> dict[str, str]:
         case "none":
             return {}
         case "basic":
-            pair = f"{config.auth_username}:{config.auth_password}".encode()
+            # A password may begin or end with a blank, but no form takes one with a line break.
+            password = config.auth_password.strip("\r\n")
+            pair = f"{config.auth_username.strip()}:{password}".encode()
             return {"Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
-    if not config.auth_token:
+    token = as_key(config.auth_token, "the setting 'auth_token'")
+    if not token:
         message = f"'auth_token' is empty, and 'auth_type' {config.auth_type!r} needs one"
         raise NodeError(message, code="missing_value")
     if config.auth_type == "bearer":
-        return {"Authorization": _header("Authorization", f"Bearer {config.auth_token}")}
-    return {config.api_key_header: _header(config.api_key_header, config.auth_token)}
+        return {"Authorization": f"Bearer {token}"}
+    name = trimmed(config.api_key_header)
+    return {name: _header(name, token)}
 
 
 def _header(name: str, value: str) -> str:
@@ -262,9 +272,12 @@ def _header(name: str, value: str) -> str:
         # Only its good start is shown: people paste whole header lines, secrets and all.
         start = good[0] if good else ""
         raise NodeError(f"a header's name has a bad character after {start!r}", code="bad_header")
+    value = trimmed(value)
     if CONTROL.search(value):
         raise NodeError(f"the header {name!r} has a line break or control character", code="bad_header")
-    return value.strip()
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise NodeError(f"the header {name!r} holds half a character", code="bad_header")
+    return value
 
 
 def tool(config: Config, ctx: RunContext) -> BaseTool:

@@ -116,7 +116,8 @@ class Gate:
         if writer.is_closing():
             await self._note(left=1)
             return
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self._body), self._body))
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(self._body)
+        writer.write(head + self._body)
         await writer.drain()
 
 

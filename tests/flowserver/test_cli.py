@@ -587,7 +587,7 @@ def test_settings_lists_every_setting_where_it_comes_from_and_no_secret(
 ) -> None:
     monkeypatch.setenv("FLOWSERVER_PORT", "8123")
     monkeypatch.setenv("FLOWSERVER_API_KEY", "secret-one-of-sixteen")
-    monkeypatch.setenv("OPENAI_API_KEY", "secret-two")
+    monkeypatch.setenv("OPENAI_API_KEY", " secret-two\n")
     monkeypatch.setenv("FLOWSERVER_OUTBOUND_ALLOW", "llm.local:8080, 127.0.0.1")
     (tmp_path / ".env").write_text(
         "FLOWSERVER_DATABASE_URL=postgresql://u:secret-three@db/x\nFLOWSERVER_PORT=1\n"
@@ -615,6 +615,11 @@ def test_settings_lists_every_setting_where_it_comes_from_and_no_secret(
         ("FLOWSERVER_PORT=abc", "FLOWSERVER_PORT: 'abc' does not fit: Expected `int` (Port to listen on; "),
         ("FLOWSERVER_PORT=70000", "FLOWSERVER_PORT: '70000' does not fit: Expected `int` <= 65535 ("),
         ("FLOWSERVER_API_KEY=secret", "FLOWSERVER_API_KEY: its value does not fit: Expected `str` of length"),
+        (
+            "FLOWSERVER_API_KEY=secret-größer-als-16",
+            "FLOWSERVER_API_KEY: its value has a character that no key",
+        ),
+        ("OPENAI_API_KEY=secret\u202e", "OPENAI_API_KEY: its value has a character that no key"),
         ("FLOWSERVER_LOG_LEVEL=loud", "FLOWSERVER_LOG_LEVEL: 'loud' does not fit: Invalid enum value 'loud'"),
         ("FLOWSERVER_OUTBOUND_ALLOW=http://x", "FLOWSERVER_OUTBOUND_ALLOW: 'http://x' does not fit: "),
         ("OPENAI_BASE_URL=localhost:1", "OPENAI_BASE_URL: 'localhost:1' does not fit: "),

@@ -237,6 +237,18 @@ async def test_a_step_uses_the_credential_that_its_drawing_names(
     assert openai.requests[-1].headers["authorization"] == f"Bearer {CANARY}"
 
 
+async def test_a_key_is_kept_and_sent_without_what_was_copied_along(
+    client_of_openai: tuple[Client, OpenAIServer],
+) -> None:
+    client, openai = client_of_openai
+    made = await kept(client, data={"api_key": f" {CANARY}\r\n", "base_url": f"{openai.url}\n"})
+
+    run = (await client.post("/runs", json={"flow_data": chat(made["id"]), "input": "x"})).json()
+
+    assert run["status"] == "succeeded", run
+    assert openai.requests[-1].headers["authorization"] == f"Bearer {CANARY}"
+
+
 @pytest.mark.parametrize("name", ["01900000-0000-7000-8000-00000000dead", "not-an-id", "x" * 5000])
 async def test_sec_21_a_credential_that_is_not_there_is_a_problem_of_the_drawing(
     client: Client, name: str

@@ -165,12 +165,13 @@ async def test_a_key_comes_from_the_drawing_or_from_the_operator_and_goes_to_nob
         assert "tvly" not in failed.value.message
 
 
-@pytest.mark.parametrize("key", ["a\r\nX: y", "schlüssel", " ", "x" * 1000])
+@pytest.mark.parametrize("key", ["a\r\nX: y", "schlüssel"])
 async def test_a_key_that_no_header_may_hold_is_refused(ctx: RunContext, web: WebServer, key: str) -> None:
-    text = await (await made(ctx, web, tavily_api_key=key)).ainvoke({"query": "x"})
+    with pytest.raises(NodeError, match="the setting 'tavily_api_key'") as failed:
+        await made(ctx, web, tavily_api_key=key)
 
-    assert "the search key" in text
-    assert key.strip() == "" or key not in text
+    assert failed.value.code == "bad_key"
+    assert key not in failed.value.message
 
 
 async def test_the_step_gives_documents(ctx: RunContext, web: WebServer) -> None:
