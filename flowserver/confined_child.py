@@ -17,7 +17,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-TASKS = {"read": "flowserver.document_texts", "code": "flowserver.sandboxed_code"}
+TASKS = {
+    "read": "flowserver.document_texts",
+    "code": "flowserver.sandboxed_code",
+    "call": "flowserver.isolated_calls",
+}
 """Task -> the module whose `work(request)` does it."""
 
 HEADER = struct.Struct(">I")

@@ -10,6 +10,7 @@ from ipaddress import IPv6Address, ip_address
 from ssrfguard import Address, BlockedAddressError, Resolver, SSRFGuardError, resolve
 
 from flowserver.outbound import policy_for
+from flowserver.threads import Threads
 from nodes.contract import NodeError
 
 MOST_LOOKED_UP = 10.0
@@ -23,6 +24,8 @@ class Connections:
         """`allow` are the operator's hosts, as `outbound_client` takes them."""
         self._allow = allow
         self._resolver = resolver
+        # A name server may keep one waiting for long: that costs nobody else a thread.
+        self._threads = Threads(16)
 
     async def open(self, host: str, port: int, seconds: float) -> socket.socket:
         """See `nodes.connections.Connections`."""
@@ -43,8 +46,9 @@ class Connections:
         try:
             policy = policy_for(host, port, self._allow)
             target = policy.check_url(f"https://{_in_url(host)}:{port}/")
-            async with asyncio.timeout(MOST_LOOKED_UP):
-                return await asyncio.to_thread(resolve, target, policy=policy, resolver=self._resolver)
+            return await self._threads.call(
+                MOST_LOOKED_UP, lambda: resolve(target, policy=policy, resolver=self._resolver)
+            )
         except SSRFGuardError as exc:
             is_private = isinstance(exc, BlockedAddressError)
             why = "it does not lead to a public address" if is_private else "it is no host name"

@@ -11,6 +11,7 @@ from typing import Any
 
 from flowserver.confined_child import Refused
 from flowserver.html_texts import from_html
+from nodes.encodings import charset_of, decoded
 from nodes.file_kinds import WrongKind, kind_of
 
 Texts = list[tuple[str, dict[str, Any]]]
@@ -33,31 +34,14 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     return {"kind": kind, "parts": [{"text": text, "metadata": facts} for text, facts in parts]}
 
 
-def decoded(data: bytes, media_type: str = "") -> str:
-    """`data` as text: by its mark, as UTF-8, as its media type says, or as most old files are."""
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            return data.decode(encoding, "replace").removeprefix("\ufeff")
-    said = media_type.lower().partition("charset=")[2].split(";")[0].strip(" \"'")
-    for encoding in ("utf-8", said if said in _CHARSETS else "windows-1252"):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            pass
-    return data.decode("windows-1252", "replace")
-
-
-# By name: Python has codecs that unpack archives, too.
-_CHARSETS = frozenset(
-    {"ascii", "iso-8859-1", "iso-8859-2", "iso-8859-5", "iso-8859-7", "iso-8859-9", "iso-8859-15", "latin1"}
-    | {"windows-1250", "windows-1251", "windows-1252", "windows-1253", "windows-1254", "windows-1256"}
-    | {"koi8-r", "koi8-u", "big5", "gb2312", "gbk", "gb18030", "euc-jp", "shift_jis", "iso-2022-jp", "euc-kr"}
-    | {"utf-16", "utf-16le", "utf-16be"}
-)
+def _decoded(data: bytes, media_type: str = "") -> tuple[str, dict[str, Any]]:
+    """`data` as text, and the encoding in its metadata if it was only assumed."""
+    found = decoded(data, charset_of(media_type))
+    return found.text, {"encoding": found.assumed} if found.assumed else {}
 
 
 def _text(data: bytes, request: dict[str, Any]) -> Texts:
-    return [(decoded(data, request["media_type"]), {})]
+    return [_decoded(data, request["media_type"])]
 
 
 def _html(data: bytes, request: dict[str, Any]) -> Texts:
@@ -65,15 +49,15 @@ def _html(data: bytes, request: dict[str, Any]) -> Texts:
 
 
 def _json(data: bytes, request: dict[str, Any]) -> Texts:
-    text = decoded(data)
+    text, facts = _decoded(data)
     value = _parsed(text, "it")
     if isinstance(value, list) and value and all(_own_text(item) is not None for item in value):
         return [_record(item) for item in value]
-    return [(text, {})]
+    return [(text, facts)]
 
 
 def _jsonl(data: bytes, request: dict[str, Any]) -> Texts:
-    lines = [line for line in decoded(data).splitlines() if line.strip()]
+    lines = [line for line in _decoded(data)[0].splitlines() if line.strip()]
     return [_record(_parsed(line, f"line {number}"), line) for number, line in enumerate(lines, 1)]
 
 
@@ -105,7 +89,7 @@ def _record(item: Any, line: str = "") -> tuple[str, dict[str, Any]]:
 def _csv(data: bytes, request: dict[str, Any]) -> Texts:
     """Each row says what is in which column, so that a piece of the text is understood without its head."""
     csv.field_size_limit(10_000_000)
-    text = decoded(data, request["media_type"])
+    text, facts = _decoded(data, request["media_type"])
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
     try:
@@ -116,7 +100,7 @@ def _csv(data: bytes, request: dict[str, Any]) -> Texts:
         return [("", {})]
     head, *body = rows
     texts = ["\n".join(_cells(head, row)) for row in body]
-    return [("\n\n".join(texts), {"columns": head, "rows": len(body)})]
+    return [("\n\n".join(texts), {"columns": head, "rows": len(body)} | facts)]
 
 
 def _cells(head: list[str], row: list[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from flowserver.confined_child import Refused
+from nodes.encodings import charset_of, decoded
 
 _HIDDEN = frozenset({"script", "style", "template", "noscript", "head", "svg", "iframe", "object", "canvas"})
 _BLOCKS = frozenset(
@@ -26,9 +27,7 @@ def from_html(
     """The text of a page, or of its article, without what `remove` selects; its title and language."""
     from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415  only for HTML
 
-    from flowserver.document_texts import decoded  # noqa: PLC0415  it reads HTML by this module
-
-    html = decoded(data, media_type if "charset=" in media_type.lower() else _declared(data))
+    html = decoded(data, charset_of(media_type), is_markup=True).text
     if _depth(html) > _MOST_DEPTH:
         raise Refused("too_complex", f"its elements are nested deeper than {_MOST_DEPTH} levels")
     page = LexborHTMLParser(html)
@@ -43,11 +42,6 @@ def from_html(
                 node.decompose()
     whole = text_of(page.root)
     return _article(page.html or "", whole) if article else whole, facts
-
-
-def _declared(data: bytes) -> str:
-    found = re.search(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w-]{1,40})", data[:2048], re.I)
-    return f"charset={found[1].decode()}" if found else ""
 
 
 def _facts(page: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flowserver.errors import Unavailable
 from flowserver.logs import set_up_log
 from flowserver.settings import Settings
+from flowserver.threads import UnjoinedExecutor, unfinished
 
 if TYPE_CHECKING:
     import uvicorn
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 PORTS = 50
 """How many ports, from the wanted one on, are tried."""
+LAST_THREADS = 2.0
+"""Seconds that threads have to end when everything else has."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +45,22 @@ def serve(settings: Settings, examples: Path | None, demo: str | None, *, worker
     try:
         with database(settings) as dsn:
             warming.join()
-            return _serve(settings, dsn, examples, demo, "worker" if worker else "none")
+            status = _serve(settings, dsn, examples, demo, "worker" if worker else "none")
     except Unavailable as exc:
         print(f"flowserver: {exc}", file=sys.stderr)
         return 1
+    return leave(status)
+
+
+def leave(status: int) -> int:
+    """Return `status`; or end the process with it if some thread would not let that happen in time."""
+    if left := unfinished(LAST_THREADS):
+        logger.warning("ended without waiting for threads that still worked: %s", ", ".join(left))
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _import_application() -> None:
@@ -78,6 +94,7 @@ def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None
 def run(going: Coroutine[Any, Any, None]) -> None:
     """Run to the end, or until cancelled because it was stopped before it had started."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner, contextlib.suppress(asyncio.CancelledError):
+        runner.get_loop().set_default_executor(UnjoinedExecutor())
         try:
             runner.run(going)
         except ExceptionGroup as exc:  # Litestar's, around what was raised in its lifespan

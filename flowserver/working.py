@@ -13,7 +13,7 @@ from flowserver.assembly import Flowserver, assemble
 from flowserver.database import database
 from flowserver.errors import Unavailable
 from flowserver.logs import set_up_log
-from flowserver.serving import listen, make_server, run
+from flowserver.serving import leave, listen, make_server, run
 from flowserver.settings import Settings
 
 
@@ -26,7 +26,7 @@ def work(settings: Settings) -> int:
     except Unavailable as exc:
         print(f"flowserver: {exc}", file=sys.stderr)
         return 1
-    return 0
+    return leave(0)
 
 
 async def _work(settings: Settings, dsn: str) -> None:

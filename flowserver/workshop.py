@@ -1,9 +1,12 @@
-"""What steps have done for them in confined processes: files read, and code run where the operator allows."""
+"""Work that steps have done in confined processes: files read, functions called, and code run if allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, get_type_hints
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -11,6 +14,8 @@ from flowserver.confined import Confined, ConfinedFailure
 from nodes.code_runner import CodeResult
 from nodes.contract import NodeError
 from nodes.reading import Reading
+
+Result = TypeVar("Result")
 
 CODE_MEMORY = 128 << 20
 MOST_CODE_VALUES = 5_000_000
@@ -66,6 +71,44 @@ class ConfinedCode:
         except ConfinedFailure as failed:
             _fail(failed)
         return msgspec.convert(made, CodeResult)
+
+
+class IsolatedCalls:
+    """Calls functions for the runs of all organisations; no single one keeps every process busy."""
+
+    def __init__(self, confined: Confined, processes: int) -> None:
+        """`confined` has `processes`."""
+        self._confined = confined
+        self._most = max(1, processes - 1)
+        self._turns: WeakValueDictionary[UUID, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, org: UUID) -> IsolationOf:
+        """The door for the runs of one organisation."""
+        turns = self._turns.get(org)
+        if turns is None:
+            turns = self._turns[org] = asyncio.Semaphore(self._most)
+        return IsolationOf(self._confined, turns)
+
+
+class IsolationOf:
+    """Calls functions, as `nodes.isolated.Isolation` says."""
+
+    def __init__(self, confined: Confined, turns: asyncio.Semaphore) -> None:
+        self._confined = confined
+        self._turns = turns
+
+    async def call(self, function: Callable[..., Result], *arguments: Any, seconds: float = 30) -> Result:
+        request = {
+            "module": function.__module__,
+            "function": function.__name__,
+            "arguments": msgspec.json.encode(arguments),
+        }
+        async with self._turns:
+            try:
+                made = await self._confined.call("call", request, seconds=seconds, cpu_seconds=int(seconds))
+            except ConfinedFailure as failed:
+                _fail(failed)
+        return msgspec.json.decode(made, type=get_type_hints(function)["return"])  # type: ignore[no-any-return]
 
 
 def _fail(failed: ConfinedFailure) -> NoReturn:

@@ -46,6 +46,11 @@ Operation: TypeAlias = Literal[
 
 MAX_MATCHED = 1_000_000
 """The most characters of a text that a pattern is matched against."""
+MAX_PATTERN = 2_000
+"""The most characters of a pattern."""
+_PATTERN_MEMORY = 2 << 20
+"""Bytes for a compiled pattern, which bounds what repeats grow to: the worst time to match is the product of
+its instructions and the characters of the text."""
 
 
 def compare(
@@ -66,13 +71,18 @@ def compare(
 
 
 @lru_cache(64)
-def pattern(text: str, case_sensitive: bool = True) -> Any:
-    """The RE2 pattern that `text` is; it matches in linear time, whatever it is.
+def pattern(text: str, case_sensitive: bool = True, most: int = MAX_PATTERN) -> Any:
+    """The RE2 pattern that `text` is, of up to `most` characters; its matches have no groups.
 
     Raises:
-        ValueError: RE2 does not read it.
+        ValueError: It is too long, too large, or RE2 does not read it.
     """
+    if len(text) > most:
+        raise ValueError(f"a pattern of {len(text)} characters; allowed are {most}")
     options = re2.Options()
+    # To say where each of hundreds of groups matched takes thousands of times as long.
+    options.never_capture = True
+    options.max_mem = _PATTERN_MEMORY
     options.case_sensitive = case_sensitive
     options.log_errors = False
     try:
@@ -182,10 +192,10 @@ def _on_texts(test: Callable[[str, str], bool]) -> Callable[[Comparison], bool]:
 
 def _matches(comparison: Comparison) -> bool:
     text, source = comparison.read("left", "text"), comparison.read("right", "text")
-    if max(len(text), len(source)) > MAX_MATCHED:
-        side = "left" if len(text) > MAX_MATCHED else "right"
-        found = f"the {side} operand of {comparison.operation!r} has {max(len(text), len(source))} characters"
-        raise NodeError(f"{found}; allowed are {MAX_MATCHED}", code="limit_exceeded", is_final=True)
+    for side, given, most in (("left", text, MAX_MATCHED), ("right", source, MAX_PATTERN)):
+        if len(given) > most:
+            found = f"the {side} operand of {comparison.operation!r} has {len(given)} characters"
+            raise NodeError(f"{found}; allowed are {most}", code="limit_exceeded", is_final=True)
     try:
         compiled = pattern(source, comparison.case_sensitive)
     except ValueError as exc:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET
 
 from nodes.comparisons import OPERATIONS, RIGHT, WITHOUT_RIGHT, Comparison, Operation, pattern
+from nodes.isolated import LIGHT, weight
 from nodes.mistakes import Keys, Mistakes
 from nodes.operands import RANGE, READ, OperandType, is_range, shortened, shown
 from nodes.paths import follow, steps, wrong_path
@@ -88,6 +90,28 @@ def explain(condition: Condition, subject: Any = None) -> dict[str, Any]:
     held = _holds(condition, subject, lambda comparison, held: told.append(_told(comparison, held)))
     left_out = {"left_out": len(told) - MAX_TOLD} if len(told) > MAX_TOLD else {}
     return {"holds": held, "compared": told[-MAX_TOLD:], **left_out}
+
+
+def work_of(conditions: Iterable[Condition], subject: Any = None) -> int:
+    """About how much work `explain` has with `conditions`, in the measure of `nodes.isolated.weight`."""
+    found = 0
+    rest = [*conditions]
+    while rest and found <= LIGHT:
+        condition = rest.pop()
+        if inner := _joined(condition):
+            rest.extend(inner)
+        elif condition.operation is not None:
+            found += _work_of_one(condition, condition.operation, _left(condition, subject))
+    return found
+
+
+def _work_of_one(condition: Condition, operation: Operation, left: Any) -> int:
+    found = weight(left) + weight(condition.right)
+    if operation in ("matches", "regex") and isinstance(condition.right, str):
+        with contextlib.suppress(ValueError):  # of a wrong pattern, which is reported when it is compared
+            # At worst RE2 does every instruction for every character, about 100 million a second.
+            found += pattern(condition.right, condition.case_sensitive).programsize * found // 20
+    return found
 
 
 def _wrong_form(condition: Condition) -> Iterator[tuple[str, Keys]]:

@@ -1,11 +1,10 @@
-"""Lists as steps take them: which one is meant, how items are put in order, how a long one is worked on."""
+"""Lists as steps take them: which one is meant, and how items are put in order."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -15,10 +14,6 @@ from nodes.operands import as_list, shown
 from nodes.paths import Steps, steps
 
 MAX_ITEMS = 1_000_000
-LONG = 2_000
-"""From so many items on, a list is worked on beside the event loop, which others wait for."""
-
-Result = TypeVar("Result")
 Order: TypeAlias = tuple[Any, ...]
 
 
@@ -36,11 +31,6 @@ def items_of(given: Any, arrived: Any) -> list[Any]:
         message = f"the list has {len(found)} items; allowed are {MAX_ITEMS}"
         raise NodeError(message, code="limit_exceeded", is_final=True)
     return found
-
-
-async def worked_on(items: Sequence[Any], work: Callable[[], Result]) -> Result:
-    """The result of `work` on `items`; where these are many, a thread does it."""
-    return await asyncio.to_thread(work) if len(items) >= LONG else work()
 
 
 def path_of(text: str, setting: str) -> Steps:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from flowserver.confined import Confined
-from flowserver.workshop import ConfinedCode, ConfinedReader
+from flowserver.workshop import ConfinedCode, ConfinedReader, IsolatedCalls, IsolationOf
 
 
 @asynccontextmanager
@@ -22,6 +23,13 @@ async def confined(**limits: int) -> AsyncIterator[Confined]:
 async def reader() -> AsyncIterator[ConfinedReader]:
     async with confined() as pool:
         yield ConfinedReader(pool)
+
+
+@asynccontextmanager
+async def isolation(**limits: int) -> AsyncIterator[tuple[IsolationOf, Confined]]:
+    """A door to functions in processes of their own, and the pool of these."""
+    async with confined(**limits) as pool:
+        yield IsolatedCalls(pool, 2).of(UUID(int=1)), pool
 
 
 @asynccontextmanager

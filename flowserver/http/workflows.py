@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from flowserver.errors import BadRequest
+from flowserver.errors import BadRequest, TooMany
 from flowserver.http.bodies import (
     MAX_PAGE,
     MAX_SKIP,
@@ -27,6 +26,7 @@ from flowserver.http.bodies import (
     moment,
 )
 from flowserver.runs import Runs
+from flowserver.threads import Threads
 from flowserver.workflows import Version, Workflow, WorkflowEntry, Workflows
 from graphs import compile
 from graphs.mermaid import mermaid
@@ -34,6 +34,8 @@ from graphs.picture import Mark
 from graphs.summary import summary
 from graphs.svg import svg
 
+_DRAWING = Threads(2)
+_SECONDS = 20
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag that was read.")]
 
 
@@ -111,7 +113,10 @@ class WorkflowController(Controller):
                 raise BadRequest(f"run {run} is not one of workflow {id}")
             compiled, marks = await workflows.compiled(org, found.version), await runs.marks(org, run)
         draw, kind = (svg, "image/svg+xml") if format == "svg" else (mermaid, "text/vnd.mermaid")
-        text = await asyncio.to_thread(draw, compiled.plan, marks)
+        try:
+            text = await _DRAWING.call(_SECONDS, draw, compiled.plan, marks)
+        except TimeoutError:
+            raise TooMany(f"the picture was not drawn within {_SECONDS} seconds", _SECONDS) from None
         return Response(text, media_type=f"{kind}; charset=utf-8", headers=_AS_PICTURE)
 
     @post("/{id:uuid}/publish", status_code=200)

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import UNSET
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
-from nodes.lists import identity, is_nothing, items_of, order_of, path_of, worked_on
+from nodes.isolated import isolated_if_heavy, weight
+from nodes.lists import identity, is_nothing, items_of, order_of, path_of
 from nodes.mistakes import Keys, Mistakes, twice
 from nodes.operands import as_number, shown
 from nodes.paths import Steps, follow, wrong_path
@@ -125,7 +126,8 @@ def _same_names(config: Config) -> Iterator[tuple[str, Keys]]:
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     items = items_of(config.items, inputs.items)
-    made = await worked_on(items, lambda: _groups(config, items))
+    work = weight(items) * (len(groups_by(config)) + len(config.figures))
+    made = await isolated_if_heavy(ctx, work, _groups, config, items)
     return Outputs(made if groups_by(config) else made[0], len(made))
 
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from nodes.conditions import Condition, holds
+from nodes.conditions import Condition, holds, work_of
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
-from nodes.lists import items_of, worked_on
+from nodes.isolated import LIGHT, isolated_if_heavy
+from nodes.lists import items_of
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,10 +51,19 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     items = items_of(config.items, inputs.items)
-    kept = await worked_on(items, lambda: _kept(config, items))
+    kept = await isolated_if_heavy(ctx, _work(config, items), _kept, config, items)
     output = [item for item, is_kept in zip(items, kept, strict=True) if is_kept]
     rejected = [item for item, is_kept in zip(items, kept, strict=True) if not is_kept]
     return Outputs(output, rejected, len(output))
+
+
+def _work(config: Config, items: Sequence[Any]) -> int:
+    found = 0
+    for item in items:
+        found += work_of([config.condition], item)
+        if found > LIGHT:
+            break
+    return found
 
 
 def _kept(config: Config, items: Sequence[Any]) -> list[bool]:

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import UNSET
 
 from nodes.contract import NodeType, RunContext, port, setting
-from nodes.lists import Order, is_nothing, items_of, order_of, path_of, worked_on
+from nodes.isolated import isolated_if_heavy, weight
+from nodes.lists import Order, is_nothing, items_of, order_of, path_of
 from nodes.mistakes import Keys, Mistakes
 from nodes.operands import as_date, as_number, as_text, shown
 from nodes.paths import follow, wrong_path
@@ -96,28 +97,31 @@ def _wrong_paths(config: Config) -> Iterator[tuple[str, Keys]]:
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     items = items_of(config.items, inputs.items)
-    return Outputs(await worked_on(items, lambda: _sorted(items, keys(config))))
+    by = keys(config)
+    order = await isolated_if_heavy(ctx, weight(items) * len(by), _order, items, by)
+    return Outputs([items[place] for place in order])
 
 
-def _sorted(items: Sequence[Any], by: Sequence[Key]) -> list[Any]:
-    found = list(items)
+def _order(items: Sequence[Any], by: Sequence[Key]) -> list[int]:
+    """The places of the items, in the order that is asked for."""
+    found = list(range(len(items)))
     for key in reversed(by):  # each is stable, so what an earlier one has decided outlasts it
         path, read = path_of(key.path, "path"), _READ[key.type]
-        placed: list[tuple[Order, Any]] = []
-        nulls: list[Any] = []
-        for item in found:
-            value = read(follow(item, path))
+        placed: list[tuple[Order, int]] = []
+        nulls: list[int] = []
+        for place in found:
+            value = read(follow(items[place], path))
             if is_nothing(value):
-                nulls.append(item)
+                nulls.append(place)
             else:
-                placed.append((_place(value, key), item))
+                placed.append((_rank(value, key), place))
         placed.sort(key=lambda pair: pair[0], reverse=key.order in ("descending", "desc"))
-        rest = [item for _, item in placed]
+        rest = [place for _, place in placed]
         found = nulls + rest if key.nulls == "first" else rest + nulls
     return found
 
 
-def _place(value: Any, key: Key) -> Order:
+def _rank(value: Any, key: Key) -> Order:
     return (0, value) if key.type == "date" else order_of(value, case_sensitive=key.case_sensitive)
 
 

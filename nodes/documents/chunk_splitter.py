@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
@@ -18,6 +17,8 @@ import msgspec
 from nodes.comparisons import pattern
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.document_values import document, documents_in
+from nodes.fences import BOM
+from nodes.isolated import isolated
 from nodes.mistakes import Keys
 from nodes.reading import Reader
 from nodes.token_counts import count_tokens, token_ends
@@ -31,6 +32,9 @@ logging.getLogger("langchain_text_splitters.base").setLevel(logging.ERROR)
 MOST_CHARACTERS = 20_000_000
 """Of all documents together: more would be minutes of work in one step."""
 MOST_CHUNKS = 100_000
+_SECONDS = 60
+_MOST_PATTERNS = 20_000
+"""Characters of all patterns together."""
 _PLAIN = ("\n\n", "\n", " ", "")
 _FEWER = 15
 _BY_HEADERS = ("markdown_headers", "html_headers")
@@ -151,7 +155,7 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
         raise NodeError(message, code="too_large", is_final=True)
     if config.split_strategy == "html_headers":
         found = [await _as_headed(each, ctx) for each in found]
-    return await asyncio.to_thread(_outputs, config, found)
+    return await isolated(ctx, _outputs, config, found, seconds=_SECONDS)
 
 
 async def _as_headed(found: dict[str, Any], ctx: RunContext) -> dict[str, Any]:
@@ -257,7 +261,7 @@ def _regex_cutter(config: Config) -> Callable[[str], list[str]]:
     """Cuts at regular expressions, which RE2 finds: Python's own may take for ever."""
     from langchain_text_splitters import RecursiveCharacterTextSplitter, TextSplitter  # noqa: PLC0415
 
-    found = pattern("|".join(f"(?:{each})" for each in _separators(config)))
+    found = pattern("|".join(f"(?:{each})" for each in _separators(config)), most=_MOST_PATTERNS)
     finer = RecursiveCharacterTextSplitter(
         list(_PLAIN),
         chunk_size=config.chunk_size,
@@ -335,7 +339,7 @@ def _sections(config: Config, text: str) -> Iterator[tuple[str, dict[str, str]]]
     fence = ""
     for line in text.split("\n"):
         fence = _fence_after(line, fence)
-        heading = None if fence else _HEADING.match(line)
+        heading = None if fence else _HEADING.match(line.removeprefix(BOM).rstrip("\r"))
         level = len(heading[1]) if heading else 0
         if heading is not None and level in levels:
             if "".join(lines).strip():
@@ -519,7 +523,6 @@ NODE = NodeType.step(
     "ChunkSplitter",
     "Split into chunks",
     aliases=("ChunkSplitterNode", "TextSplitter", "DocumentChunkSplitter"),
-    imports=("langchain_text_splitters",),
     mistakes=mistakes,
     icon="scissors",
     examples=(

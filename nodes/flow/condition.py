@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from nodes.comparisons import compare, pattern
-from nodes.conditions import Condition, explain
+from nodes.comparisons import pattern
+from nodes.conditions import Condition, explain, work_of
 from nodes.contract import Choice, NodeError, NodeType, RunContext, port, setting
+from nodes.isolated import isolated_if_heavy
 from nodes.texts import to_text
 
 Operation: TypeAlias = Literal[
@@ -72,11 +73,16 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     if config.condition is not None:
-        because = explain(config.condition, inputs.input)
+        condition, subject = config.condition, inputs.input
+        because = await isolated_if_heavy(ctx, work_of([condition], subject), explain, condition, subject)
         holds = because["holds"]
     else:
         left, right, operation = config.value1 or to_text(inputs.input), config.value2, config.operation
-        holds = compare(operation, left, right, type="text", case_sensitive=config.case_sensitive)
+        condition = Condition(
+            left=left, operation=operation, right=right, type="text", case_sensitive=config.case_sensitive
+        )
+        found = await isolated_if_heavy(ctx, work_of([condition]), explain, condition, None)
+        holds = found["holds"]
         because = {"value1": left[:500], "operation": operation, "value2": right[:500], "result": holds}
     return Choice(TRUE if holds else FALSE, Outputs(inputs.input, holds), because)
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from nodes.conditions import Condition, explain
+from nodes.conditions import Condition, explain, work_of
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.isolated import isolated_if_heavy
 from nodes.mistakes import Keys, Mistakes, twice
 
 MOST_TOLD = 5
@@ -78,7 +79,8 @@ def _same_names(config: Config) -> Iterator[tuple[str, Keys]]:
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
-    report = [_tried(each, at, inputs.input) for at, each in enumerate(config.checks, 1)]
+    work = work_of((each.condition for each in config.checks), inputs.input)
+    report = await isolated_if_heavy(ctx, work, _report, config.checks, inputs.input)
     failed = [each for each in report if not each["holds"]]
     if failed and config.on_failure == "fail":
         words = "; ".join(map(_in_words, failed[:MOST_TOLD]))
@@ -87,6 +89,10 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
         raise NodeError(message, code="check_failed", is_final=True)
     score = (len(report) - len(failed)) / len(report)
     return Outputs(inputs.input, not failed, report, len(failed), score)
+
+
+def _report(checks: tuple[Check, ...], subject: Any) -> list[dict[str, Any]]:
+    return [_tried(each, at, subject) for at, each in enumerate(checks, 1)]
 
 
 def _tried(check: Check, number: int, subject: Any) -> dict[str, Any]:

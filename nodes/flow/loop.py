@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from nodes.conditions import Condition, explain, holds
+from nodes.conditions import Condition, explain, work_of
 from nodes.contract import Choice, NodeType, RunContext, port, setting
+from nodes.isolated import isolated_if_heavy
 
 BODY, DONE, LIMIT = "body", "done", "limit"
 
@@ -38,10 +39,11 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     had = max(ctx.round - 1, 0)
-    because = {"rounds": had, "max_rounds": config.max_rounds}
+    because: dict[str, Any] = {"rounds": had, "max_rounds": config.max_rounds}
     if config.condition is not None:
-        because |= explain(config.condition, inputs.input)
-        if not holds(config.condition, inputs.input):
+        condition, subject = config.condition, inputs.input
+        because |= await isolated_if_heavy(ctx, work_of([condition], subject), explain, condition, subject)
+        if not because["holds"]:
             return Choice(DONE, Outputs(inputs.input, had), because)
     if had < config.max_rounds:
         return Choice(BODY, Outputs(inputs.input, had + 1), because)

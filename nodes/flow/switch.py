@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET
 
-from nodes.conditions import MAX_TOLD, Condition, explain
+from nodes.conditions import MAX_TOLD, Condition, explain, work_of
 from nodes.contract import Choice, NodeType, RunContext, port, setting
+from nodes.isolated import isolated_if_heavy
 from nodes.mistakes import Keys, Mistakes, twice
 
 DEFAULT = "default"
@@ -71,14 +72,20 @@ class Outputs(msgspec.Struct, frozen=True):
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
     subject = inputs.input if config.value is UNSET else config.value
+    work = work_of(map(_condition, config.cases), subject)
+    tried = await isolated_if_heavy(ctx, work, _tried, config.cases, subject)
+    taken = tried[-1]["port"] if tried[-1]["holds"] else DEFAULT
+    return Choice(taken, Outputs(inputs.input, taken), {"case": taken, "tried": tried[-MAX_TOLD:]})
+
+
+def _tried(cases: tuple[Case, ...], subject: Any) -> list[dict[str, Any]]:
+    """What was found of each case, up to the first that holds."""
     tried: list[dict[str, Any]] = []
-    taken = DEFAULT
-    for case in config.cases:
+    for case in cases:
         tried.append({"port": case.port, **explain(_condition(case), subject)})
         if tried[-1]["holds"]:
-            taken = case.port
             break
-    return Choice(taken, Outputs(inputs.input, taken), {"case": taken, "tried": tried[-MAX_TOLD:]})
+    return tried
 
 
 def instead(inputs: Inputs, port: str, ctx: RunContext) -> Outputs:

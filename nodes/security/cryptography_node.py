@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import hashlib
@@ -17,6 +16,7 @@ import msgspec
 from nodes import ciphers, rsa
 from nodes.base64_texts import from_base64, to_base64
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
+from nodes.isolated import isolated
 from nodes.mistakes import Keys
 from nodes.texts import to_text
 
@@ -158,7 +158,7 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
             raise NodeError(message, code="too_large", is_final=True)
         for wrong, keys in mistakes(config):
             raise NodeError(f"{keys[0]}: {wrong}", code="missing_value", is_final=True)
-        output, made = await asyncio.to_thread(_do, config, data)
+        output, made = await isolated(ctx, _do, config, data)
     except NodeError:
         if config.fail_on_error:
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import codecs
 import http
 import json
 import random
@@ -17,6 +16,7 @@ import httpx
 import msgspec
 
 from nodes.contract import NodeError
+from nodes.encodings import decoded
 from nodes.pauses import LONGEST_PAUSE, retry_after
 from nodes.texts import to_text
 
@@ -269,17 +269,8 @@ def _text(response: httpx.Response, mime: str, is_json: bool) -> str | None:
         except UnicodeDecodeError:
             return None
     if is_json or mime.startswith("text/") or mime.endswith("+xml") or mime in _TEXTUAL:
-        return response.content.decode(_charset(response), "replace").removeprefix("\ufeff")
+        is_markup = mime.endswith(("html", "xml"))
+        return decoded(
+            response.content, response.charset_encoding or "", is_markup=is_markup, trust=True
+        ).text
     return None
-
-
-# Python has codecs by these names that unpack zip files, or take quadratic time.
-_CHARSETS = ("ascii", "big5", "cp", "euc", "gb", "hz", "iso", "koi8", "mac", "shift", "tis", "utf")
-
-
-def _charset(response: httpx.Response) -> str:
-    try:
-        name = codecs.lookup(response.charset_encoding or "utf-8").name
-    except (LookupError, ValueError):
-        return "utf-8"
-    return name if name.startswith(_CHARSETS) else "utf-8"
