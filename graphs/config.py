@@ -15,6 +15,7 @@ from graphs.kinds import (
     extra,
     fields,
     is_made_of_structs,
+    takes_anything,
     takes_only_texts,
     takes_texts,
     wanted,
@@ -157,7 +158,7 @@ def _spelled(
                 message = f"{node_type.name} has no setting {key!r}; it has: {listed(known)}"
                 hint = problems.did_you_mean(key, names)
                 problems.warning("unknown_config", node.id, node.at("data", key), message, hint)
-        elif not _absent(value, known[name].type) and (key == name or name not in found):
+        elif not _absent(value, known[name]) and (key == name or name not in found):
             found[name] = key
     return found
 
@@ -278,9 +279,14 @@ def spellings(node_type: NodeType, *, secret: bool = False) -> set[str]:
     return {key for info in chosen for key in (info.name, *extra(info.type, "also", ()))}
 
 
-def _absent(value: Any, kind: Any) -> bool:
-    """Editors save an empty text for what was never filled in."""
-    return value is None or (value == "" and not takes_texts(kind))
+def _absent(value: Any, info: FieldInfo) -> bool:
+    """Whether a value of the drawing means none: editors save an empty text for what was never filled in."""
+    if extra(info.type, "left_empty", False):
+        is_empty = value is None or (isinstance(value, str) and not value.strip())
+        return is_empty or (value == [] and not takes_anything(info.type))
+    if value is None:
+        return info.default is not msgspec.UNSET or not takes_anything(info.type)
+    return value == "" and not takes_texts(info.type)
 
 
 def _filled(value: Any, lookup: Lookup, *, texts: bool) -> Any:

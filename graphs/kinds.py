@@ -93,8 +93,15 @@ def takes_texts(kind: Any) -> bool:
 
 
 @cache
+def takes_anything(kind: Any) -> bool:
+    return any(each is Any for each in parts(kind))
+
+
+@cache
 def takes_only_texts(kind: Any) -> bool:
-    return all(each in (str, NoneType) or get_origin(each) is Literal for each in parts(kind))
+    return all(
+        each in (str, NoneType, msgspec.UnsetType) or get_origin(each) is Literal for each in parts(kind)
+    )
 
 
 def choices(kind: Any) -> list[str]:

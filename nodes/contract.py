@@ -117,6 +117,7 @@ def setting(
     description: str | None = None,
     when: Mapping[str, Sequence[Any]] | None = None,
     credential: bool = False,
+    left_empty: bool = False,
 ) -> msgspec.Meta:
     """Describe a field of `Config`, inside `Annotated`; limits go into a `msgspec.Meta` of their own.
 
@@ -125,6 +126,8 @@ def setting(
     `verbatim` it is no template at all, but taken as it is.
     `when` says for which values of other fields it means anything: forms show it only then.
     `credential` says that it holds the id of one: see `nodes.credentials`.
+    With `left_empty` a blank text or null in the drawing is the same as none: the field is `UNSET`, its
+    default, then and only then. What a template came to counts, however empty it is.
     """
     extra = {
         "also": also,
@@ -133,6 +136,7 @@ def setting(
         "verbatim": verbatim,
         "when": dict(when or {}),
         "credential": credential,
+        "left_empty": left_empty,
     }
     return msgspec.Meta(description=description, extra=extra)
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import ChatModel, Choice, NodeType, RunContext, port, setting
 from nodes.mistakes import Keys, Mistakes, twice
 from nodes.structured import ATTEMPTS, ask_for
-from nodes.texts import to_text
+from nodes.texts import written_or_arrived
 
 NONE = "other"
 """The port for what fits no category."""
@@ -35,7 +36,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Names, or names with descriptions; each is a port.",
         ),
     ]
-    text: Annotated[str, setting("prompt", description="What is classified; left empty, what arrives.")] = ""
+    text: Annotated[
+        str | UnsetType,
+        setting("prompt", description="What is classified; left empty, what arrives.", left_empty=True),
+    ] = UNSET
     instructions: Annotated[
         str, setting("system_prompt", description="Told to the model besides the categories.")
     ] = ""
@@ -62,7 +66,7 @@ class Outputs(msgspec.Struct, frozen=True):
 async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContext) -> Choice:
     from langchain_core.messages import HumanMessage, SystemMessage  # noqa: PLC0415  loaded with the first model
 
-    text = config.text or to_text(inputs.input)
+    text = written_or_arrived(config.text, [inputs.input])
     names = _names(config.categories)
     if not text.strip():
         return Choice(NONE, Outputs(inputs.input, NONE), {"category": NONE, "text": ""})

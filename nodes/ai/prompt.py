@@ -6,23 +6,25 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import ChatModel, NodeError, NodeType, RunContext, port, setting
 from nodes.mistakes import Keys
 from nodes.structured import ATTEMPTS, as_schema, ask_for, count, schema_mistakes
-from nodes.texts import to_text
+from nodes.texts import empty, written_or_arrived
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: Annotated[
-        str,
+        str | UnsetType,
         setting(
             "user_prompt_template",
             "template",
             "text",
             description="What the model is asked; left empty, what arrives.",
+            left_empty=True,
         ),
-    ] = ""
+    ] = UNSET
     system_prompt: Annotated[
         str, setting("instructions", description="What the model is, and how it shall answer.")
     ] = ""
@@ -53,11 +55,9 @@ class Outputs(msgspec.Struct, frozen=True):
 async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContext) -> Outputs:
     from langchain_core.messages import HumanMessage, SystemMessage  # noqa: PLC0415  loaded with the first model
 
-    text = config.prompt or "\n\n".join(map(to_text, inputs.input))
+    text = written_or_arrived(config.prompt, inputs.input)
     if not text.strip():
-        raise NodeError(
-            "there is nothing to ask: 'prompt' is empty, and nothing has arrived", code="missing_value"
-        )
+        raise NodeError(f"there is nothing to ask: {empty('prompt', config.prompt)}", code="missing_value")
     messages = [SystemMessage(config.system_prompt)] if config.system_prompt else []
     asked = [*messages, HumanMessage(text)]
     if schema := as_schema(config.output_schema, "output_schema"):

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.broken_calls import mended, written_kind
 from nodes.contract import ChatModel, Memory, NodeError, NodeType, RunContext, Tool, port, setting
@@ -15,7 +16,7 @@ from nodes.memories import remembered
 from nodes.mistakes import Keys
 from nodes.question import EXPIRED, Action, Field, Question
 from nodes.structured import as_schema, count, misfit, schema_mistakes
-from nodes.texts import names_in, to_text
+from nodes.texts import names_in, to_text, written_or_arrived
 from nodes.tool_calls import called, every_tool, refused, tool_name
 
 if TYPE_CHECKING:
@@ -32,8 +33,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     system_prompt: Annotated[str, setting(description="What the model is, and how it shall answer.")] = ""
     prompt_instructions: Annotated[str, setting(description="Added to the system prompt.")] = ""
     prompt: Annotated[
-        str, setting("user_prompt_template", description="The user's message; left empty, what arrives.")
-    ] = ""
+        str | UnsetType,
+        setting(
+            "user_prompt_template",
+            description="The user's message; left empty, what arrives.",
+            left_empty=True,
+        ),
+    ] = UNSET
     max_iterations: Annotated[
         int, setting(description="The most calls of the model."), msgspec.Meta(ge=1, le=100)
     ] = 10
@@ -149,7 +155,7 @@ async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContex
 async def _begun(config: Config, inputs: Inputs, memory: Memory | None, ctx: RunContext) -> _Turn:
     from langchain_core.messages import HumanMessage  # noqa: PLC0415  loaded with the first agent
 
-    text = config.prompt or "\n\n".join(map(to_text, inputs.input))
+    text = written_or_arrived(config.prompt, inputs.input)
     history = await remembered(memory, ctx) if memory else []
     return _Turn([*history, HumanMessage(text, id=f"{ctx.idempotency_key}:in")], len(history))
 

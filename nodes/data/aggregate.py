@@ -66,9 +66,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "all items are one group.",
         ),
     ] = ()
-    items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        UNSET
-    )
+    items: Annotated[
+        Any, setting("list", description="The list; left empty, what arrives at the input.", left_empty=True)
+    ] = UNSET
 
     def __post_init__(self) -> None:
         if found := [*_wrong_paths(self), *_same_names(self)]:

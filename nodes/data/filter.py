@@ -32,9 +32,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "kept, or the step fails.",
         ),
     ] = "drop"
-    items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        UNSET
-    )
+    items: Annotated[
+        Any, setting("list", description="The list; left empty, what arrives at the input.", left_empty=True)
+    ] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):

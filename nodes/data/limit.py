@@ -24,9 +24,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["first", "last"],
         setting(description="From which end it counts; the order of the list stays."),
     ] = "first"
-    items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        UNSET
-    )
+    items: Annotated[
+        Any, setting("list", description="The list; left empty, what arrives at the input.", left_empty=True)
+    ] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):

@@ -55,9 +55,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "before them for the greatest first, or objects that say more. Left empty, the items themselves.",
         ),
     ] = ()
-    items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        UNSET
-    )
+    items: Annotated[
+        Any, setting("list", description="The list; left empty, what arrives at the input.", left_empty=True)
+    ] = UNSET
 
     def __post_init__(self) -> None:
         if found := [*_wrong_paths(self)]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.document_values import document, documents_in, text_of
@@ -35,21 +36,27 @@ Format = Literal["txt", "md", "json", "jsonl", "csv", "html", "pdf", "docx", "do
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: Annotated[
-        list[str] | str,
+        list[str] | str | UnsetType,
         setting(
             "file_ids",
             "file_id",
             "uploaded_files",
             description="The ids of uploaded files: a list, or a text with commas or line breaks in between.",
+            left_empty=True,
         ),
-    ] = ""
+    ] = UNSET
     urls: Annotated[
-        list[str] | str,
-        setting("url", description="Addresses of pages and files: a list, or a text with line breaks."),
-    ] = ""
+        list[str] | str | UnsetType,
+        setting(
+            "url",
+            description="Addresses of pages and files: a list, or a text with line breaks.",
+            left_empty=True,
+        ),
+    ] = UNSET
     text: Annotated[
-        str, setting("text_input", "content", description="A text that is a document itself.")
-    ] = ""
+        str | UnsetType,
+        setting("text_input", "content", description="A text that is a document itself.", left_empty=True),
+    ] = UNSET
     source: Annotated[str, setting(description="What the text's document says of where it is from.")] = "text"
     drive_links: Annotated[
         str, setting(description="Google Drive is not supported; left empty, it changes nothing.")
@@ -171,10 +178,10 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
 
 
 def _sources(config: Config, inputs: Inputs) -> _Sources:
-    sources = _Sources(_words(config.files), _lines(config.urls))
-    if config.text.strip():
+    sources = _Sources(_words(config.files), _lines(config.urls or ""))
+    if isinstance(config.text, str) and config.text.strip():
         sources.documents.append(document(config.text, {"source": config.source}))
-    has_own = len(sources) > 0
+    has_own = any(each is not UNSET for each in (config.files, config.urls, config.text))
     for value in inputs.input_documents:
         _take(value, sources, has_own)
     sources.files = list(dict.fromkeys(sources.files))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.comparisons import pattern
 from nodes.conditions import Condition, explain, work_of
 from nodes.contract import Choice, NodeError, NodeType, RunContext, port, setting
 from nodes.isolated import isolated_if_heavy
-from nodes.texts import to_text
+from nodes.texts import written_or_arrived
 
 Operation: TypeAlias = Literal[
     "equal",
@@ -30,7 +31,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operation: Annotated[
         Operation, setting(template=False, description="How the two texts are compared.")
     ] = "equal"
-    value1: Annotated[str, setting(description="The left side; left empty, what arrives at the input.")] = ""
+    value1: Annotated[
+        str | UnsetType,
+        setting(description="The left side; left empty, what arrives at the input.", left_empty=True),
+    ] = UNSET
     value2: Annotated[
         str,
         setting(
@@ -77,7 +81,8 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Choice:
         because = await isolated_if_heavy(ctx, work_of([condition], subject), explain, condition, subject)
         holds = because["holds"]
     else:
-        left, right, operation = config.value1 or to_text(inputs.input), config.value2, config.operation
+        left = written_or_arrived(config.value1, [inputs.input])
+        right, operation = config.value2, config.operation
         condition = Condition(
             left=left, operation=operation, right=right, type="text", case_sensitive=config.case_sensitive
         )

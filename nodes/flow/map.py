@@ -12,9 +12,10 @@ from nodes.texts import to_text
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    items: Annotated[Any, setting("list", description="The list; left empty, what arrives at the input.")] = (
-        UNSET
-    )
+    items: Annotated[
+        Any,
+        setting("list", description="The list; left empty, what arrives at the input.", left_empty=True),
+    ] = UNSET
     max_concurrency: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=1000)],
         setting("concurrency", description="How many items are worked on at the same time."),

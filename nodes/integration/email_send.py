@@ -12,12 +12,13 @@ from email.utils import formataddr, formatdate, getaddresses
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.connections import Connections
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.credentials import CredentialId, Credentials
 from nodes.mistakes import Keys
-from nodes.texts import to_text
+from nodes.texts import written_or_arrived
 
 MOST_RECIPIENTS = 100
 MOST_CHARACTERS = 5_000_000
@@ -37,8 +38,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
     subject: Annotated[str, setting(description="Its subject, in one line.")] = ""
     body: Annotated[
-        str, setting("text", "message", description="Its text; left empty, what arrives here.")
-    ] = ""
+        str | UnsetType,
+        setting("text", "message", description="Its text; left empty, what arrives here.", left_empty=True),
+    ] = UNSET
     html: Annotated[
         str, setting("html_body", description="The same as HTML, for those who can see it so.")
     ] = ""
@@ -85,7 +87,7 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     if not config.credential_id:
         raise NodeError("'credential_id' must say which mail server", code="bad_config", is_final=True)
     server = _server(await ctx.door(Credentials).get(config.credential_id))
-    text = config.body or "\n\n".join(map(to_text, inputs.input))
+    text = written_or_arrived(config.body, inputs.input)
     message, recipients = _message(config, text, server, ctx.idempotency_key)
     refused = await _sent(message, recipients, server, config.timeout, ctx)
     accepted = [each for each in recipients if each not in refused]

@@ -5,17 +5,23 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import NodeType, RunContext, port, setting
 from nodes.long_term_memory import Memories
-from nodes.texts import to_text
+from nodes.texts import written_or_arrived
 from nodes.vectors import Embedder
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query: Annotated[
-        str, setting("question", description="What the memories shall be near to; left empty, what arrives.")
-    ] = ""
+        str | UnsetType,
+        setting(
+            "question",
+            description="What the memories shall be near to; left empty, what arrives.",
+            left_empty=True,
+        ),
+    ] = UNSET
     place: Annotated[
         str,
         setting(
@@ -58,7 +64,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContext) -> Outputs:
-    query = config.query or "\n\n".join(map(to_text, inputs.input))
+    query = written_or_arrived(config.query, inputs.input)
     found = await ctx.door(Memories).read(
         config.place, query=query, limit=config.limit, embedder=bindings.embedder
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.long_term_memory import Memories
-from nodes.texts import to_text
+from nodes.texts import empty, written_or_arrived
 from nodes.vectors import Embedder
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    text: Annotated[str, setting("memory", description="What to remember; left empty, what arrives.")] = ""
+    text: Annotated[
+        str | UnsetType,
+        setting("memory", description="What to remember; left empty, what arrives.", left_empty=True),
+    ] = UNSET
     place: Annotated[
         str,
         setting(
@@ -48,9 +52,9 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContext) -> Outputs:
-    text = config.text or "\n\n".join(map(to_text, inputs.input))
+    text = written_or_arrived(config.text, inputs.input)
     if not text.strip():
-        raise NodeError("there is nothing to remember: 'text' is blank", code="missing_value")
+        raise NodeError(f"there is nothing to remember: {empty('text', config.text)}", code="missing_value")
     key = await ctx.door(Memories).write(
         config.place, text, key=config.key or None, metadata=config.metadata, embedder=bindings.embedder
     )

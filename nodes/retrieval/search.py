@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.chunks import as_document
 from nodes.contract import NodeType, RunContext, port, setting
 from nodes.filters import Strategy
 from nodes.searching import COLLECTION, Retriever, check_filter, passages, wanted_metadata
-from nodes.texts import to_text
+from nodes.texts import written_or_arrived
 from nodes.vectors import Embedder, Query, Reranker, Vectors
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    query: Annotated[str, setting("question", description="What to look for; left empty, what arrives.")] = ""
+    query: Annotated[
+        str | UnsetType,
+        setting("question", description="What to look for; left empty, what arrives.", left_empty=True),
+    ] = UNSET
     collection_name: Annotated[
         Annotated[str, msgspec.Meta(min_length=1, max_length=200)],
         setting("collection", "collectionName", description="Where the documents are."),
@@ -112,7 +116,7 @@ async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContex
     retriever = Retriever(
         ctx.door(Vectors), config.collection_name, query, config.mode, bindings.embedder, bindings.reranker
     )
-    found = await retriever.find(config.query or "\n\n".join(map(to_text, inputs.input)))
+    found = await retriever.find(written_or_arrived(config.query, inputs.input))
     return Outputs([as_document(each) for each in found], passages(found), len(found))
 
 

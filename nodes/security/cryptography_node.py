@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes import ciphers, rsa
 from nodes.base64_texts import from_base64, to_base64
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.isolated import isolated
 from nodes.mistakes import Keys
-from nodes.texts import to_text
+from nodes.texts import written_or_arrived
 
 MOST_BYTES = 10_000_000
 _RSA = ("rsa-oaep", "rsa-sha256", "rsa-sha512")
@@ -118,8 +119,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = True
     text_input: Annotated[
-        str, setting("text", description="A text with {{ paths }}; left empty, what arrives.")
-    ] = ""
+        str | UnsetType,
+        setting("text", description="A text with {{ paths }}; left empty, what arrives.", left_empty=True),
+    ] = UNSET
     fail_on_error: Annotated[
         bool, setting(description="Whether what cannot be done fails the step, or only says success: false.")
     ] = True
@@ -150,7 +152,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
-    text = config.text_input or "\n\n".join(map(to_text, inputs.input_data))
+    text = written_or_arrived(config.text_input, inputs.input_data)
     data = text.encode("utf-8", "replace")
     try:
         if len(data) > MOST_BYTES:

@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.fences import inner_fence, unfenced
@@ -16,12 +17,13 @@ from nodes.yaml_texts import read_yaml
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Annotated[Literal["json", "yaml"], setting(description="What the text is.")] = "json"
     template: Annotated[
-        str,
+        str | UnsetType,
         setting(
             description="A text with {{ paths }}, read in place of what arrives; a value inside JSON is "
-            "written {{ path | json }}."
+            "written {{ path | json }}.",
+            left_empty=True,
         ),
-    ] = ""
+    ] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -38,7 +40,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
-    if config.template.strip():
+    if not isinstance(config.template, UnsetType):
         return Outputs(await _read(config.template, config.format, ctx))
     if not inputs.input:
         raise NodeError("nothing arrived, and 'template' is empty", code="missing_value")

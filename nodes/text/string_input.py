@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import NodeType, RunContext, port, setting
 from nodes.document_values import document
-from nodes.texts import to_text
+from nodes.texts import written_or_arrived
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text_input: Annotated[
-        str,
+        str | UnsetType,
         setting(
-            "text", "textInput", "value", description="A text with {{ paths }}; left empty, what arrives."
+            "text",
+            "textInput",
+            "value",
+            description="A text with {{ paths }}; left empty, what arrives.",
+            left_empty=True,
         ),
-    ] = ""
+    ] = UNSET
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -37,7 +42,7 @@ class Outputs(msgspec.Struct, frozen=True):
 
 
 async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
-    text = config.text_input or "\n\n".join(map(to_text, inputs.input_data))
+    text = written_or_arrived(config.text_input, inputs.input_data)
     stats = {"characters": len(text), "words": len(text.split()), "lines": len(text.splitlines())}
     status: dict[str, Any] = {"is_valid": bool(text.strip())}
     if not text.strip():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from nodes.answers import Answers
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
@@ -55,8 +56,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "body",
             description="The body: a text or JSON. Left empty, it is what arrived here.",
             when={"response_config": ["json"]},
+            left_empty=True,
         ),
-    ] = None
+    ] = UNSET
     content_type: Annotated[
         Annotated[str, msgspec.Meta(pattern=_KIND)],
         setting(description="What the body is, as in application/json or text/html."),
@@ -94,20 +96,20 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
     if body:
         headers["content-type"] = config.content_type
     await ctx.door(Answers).give(config.status_code, headers, body)
-    return Outputs(given, config.status_code)
+    return Outputs(None if given is UNSET else given, config.status_code)
 
 
 def _body(config: Config, inputs: Inputs) -> Any:
     if config.response_config == "no_data" or config.status_code in _NO_BODY:
-        return None
-    if config.response_config == "all_incoming_items" or config.response_body in (None, ""):
-        return inputs.input[0] if len(inputs.input) == 1 else list(inputs.input) or None
+        return UNSET
+    if config.response_config == "all_incoming_items" or config.response_body is UNSET:
+        return inputs.input[0] if len(inputs.input) == 1 else list(inputs.input) or UNSET
     return config.response_body
 
 
 def _encoded(body: Any, config: Config) -> bytes:
     """What goes over the wire. What is to be JSON is JSON: a text that is none becomes one."""
-    if body is None:
+    if body is UNSET:
         return b""
     if not config.content_type.partition(";")[0].endswith("json"):
         return to_text(body).encode("utf-8", "replace")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.keys import as_key, trimmed
@@ -53,8 +54,11 @@ _MOST_FOR_MODEL = 50_000
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[
-        str, setting(description="With http:// or https://. As a tool: left empty, the model chooses.")
-    ] = ""
+        str | UnsetType,
+        setting(
+            description="With http:// or https://. As a tool: left empty, the model chooses.", left_empty=True
+        ),
+    ] = UNSET
     method: Annotated[
         Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"],
         setting(description="What is asked of the server."),
@@ -70,8 +74,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "request_body",
             description="A text, or JSON.",
             when={"method": ["POST", "PUT", "PATCH", "DELETE"]},
+            left_empty=True,
         ),
-    ] = None
+    ] = UNSET
     content_type: Annotated[
         Literal[
             "json",
@@ -211,14 +216,14 @@ def _outputs(call: Call, started: float, response: httpx.Response | None, conten
 def _call(config: Config, key: str, *, url: str = "", query: Any = None, body: Any = None) -> Call:
     """What `config` sends; what it leaves open may come from a model, and what it fixes wins."""
     _check_certificates(config)
-    if not (config.url or url):
+    if not (whole := _url(config) or url):
         raise NodeError("'url' is empty", code="missing_value")
-    address = parse_url(config.url or url)
+    address = parse_url(whole)
     chosen = {name: value for name, value in as_object(query, "query").items() if name not in address.params}
     headers = httpx.Headers(_headers(config), encoding="utf-8")
     headers.update(_credentials(config))
     content = None
-    given = body if config.body in _EMPTY else config.body
+    given = body if config.body is UNSET else config.body
     if config.method in _WITH_BODY and given not in _EMPTY:
         content, kind = encode(given, config.content_type)
         if "content-type" not in headers or kind.startswith("multipart/"):
@@ -235,6 +240,11 @@ def _call(config: Config, key: str, *, url: str = "", query: Any = None, body: A
         delay=config.retry_delay / 1000 if config.retry_delay > _MOST_SECONDS else config.retry_delay,
         follow_redirects=config.follow_redirects,
     )
+
+
+def _url(config: Config) -> str:
+    """The URL that is set, empty where it is left to a model."""
+    return config.url if isinstance(config.url, str) else ""
 
 
 def _headers(config: Config) -> dict[str, str]:
@@ -285,7 +295,7 @@ def tool(config: Config, ctx: RunContext) -> BaseTool:
     from langchain_core.tools import StructuredTool  # noqa: PLC0415  loaded with the first agent
 
     names = [*_headers(config), *as_object(config.url_params, "url_params")]
-    if not config.url and (config.auth_type != "none" or any(map(is_secret_name, names))):
+    if config.url is UNSET and (config.auth_type != "none" or any(map(is_secret_name, names))):
         message = "a model that chooses the 'url' must not be given credentials to send there"
         raise NodeError(message, code="bad_config")
     arguments = _arguments(config)
@@ -307,14 +317,14 @@ def tool(config: Config, ctx: RunContext) -> BaseTool:
         except UnicodeError:
             return "bad_argument: the arguments hold half a character"
 
-    where = parse_url(config.url).host if config.url else "an address of your choice"
+    where = parse_url(_url(config)).host if config.url is not UNSET else "an address of your choice"
     return StructuredTool(
         name=re.sub(r"[^a-zA-Z0-9_-]+", "_", ctx.name).strip("_")[:64] or "http_request",
         description=config.tool_description or f"Send {config.method} to {where}",
         args_schema={
             "type": "object",
             "properties": arguments,
-            "required": [] if config.url else ["url"],
+            "required": ["url"] if config.url is UNSET else [],
         },
         coroutine=request,
     )
@@ -322,9 +332,9 @@ def tool(config: Config, ctx: RunContext) -> BaseTool:
 
 def _arguments(config: Config) -> dict[str, Any]:
     arguments: dict[str, Any] = {"query": {"type": "object", "description": "Query parameters by name."}}
-    if not config.url:
+    if config.url is UNSET:
         arguments["url"] = {"type": "string", "description": "The whole URL, with https://."}
-    if config.method in _WITH_BODY and config.body in _EMPTY:
+    if config.method in _WITH_BODY and config.body is UNSET:
         kinds = [{"type": "object"}, {"type": "string"}]
         arguments["body"] = {"anyOf": kinds, "description": f"The body, as {config.content_type}."}
     return arguments
@@ -342,7 +352,7 @@ def _for_model(response: httpx.Response) -> str:
 def mistakes(config: Config) -> Iterator[tuple[str, Keys]]:
     """What no answer could come of, as far as it is known before the run."""
     checks: dict[str, Callable[[], object]] = {
-        "url": lambda: _check_url(config.url),
+        "url": lambda: _check_url(_url(config)),
         "headers": lambda: _headers(config),
         "url_params": lambda: as_object(config.url_params, "url_params"),
         "body": lambda: _check_body(config),
@@ -379,7 +389,7 @@ def _check_certificates(config: Config) -> None:
 
 
 def hosts(config: Config) -> list[str]:
-    host = urlsplit(config.url).hostname
+    host = urlsplit(_url(config)).hostname
     return [host] if host else []
 
 

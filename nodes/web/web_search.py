@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nodes.contract import NodeError, NodeType, RunContext, port, setting
 from nodes.credentials import CredentialId
 from nodes.document_values import document
 from nodes.mistakes import Keys
 from nodes.tavily import Search, access, domains, host_of, search
-from nodes.texts import to_text
+from nodes.texts import to_text, written_or_arrived
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    query: Annotated[str, setting(description="What to search for; left empty, what arrives.")] = ""
+    query: Annotated[
+        str | UnsetType, setting(description="What to search for; left empty, what arrives.", left_empty=True)
+    ] = UNSET
     credential_id: CredentialId = None
     tavily_api_key: Annotated[
         str,
@@ -68,7 +71,7 @@ async def run(config: Config, inputs: Inputs, ctx: RunContext) -> Outputs:
         include_raw_content=config.include_raw_content,
         topic=config.topic,
     )
-    found = await search(ctx.http, how, config.query or "\n".join(map(to_text, inputs.input)))
+    found = await search(ctx.http, how, written_or_arrived(config.query, inputs.input, between="\n"))
     answer = found.get("answer")
     return Outputs([_document(each) for each in found["results"]], answer if isinstance(answer, str) else "")
 
