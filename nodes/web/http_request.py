@@ -405,7 +405,7 @@ NODE = NodeType.step(
             "url": "https://example.com/orders",
             "body": {"customer": "{{ input.customer }}"},
             "auth_type": "bearer",
-            "auth_token": "…",
+            "auth_token": "a-token",
         },
     ),
     effect=True,

@@ -59,7 +59,7 @@ async def test_a_name_is_taken_once(client: Client) -> None:
     [
         ({"name": " "}, 422, "bad_name"),
         ({"name": "x" * 201}, 422, "bad_name"),
-        ({"name": "nul\x00"}, 422, "bad_name"),
+        ({"name": "nul\x00"}, 400, "bad_request"),
         ({"model": ""}, 422, "bad_name"),
         ({"description": "x" * 10_001}, 422, "bad_description"),
         ({"dimension": 0}, 422, "bad_vector"),

@@ -107,7 +107,7 @@ async def test_a_search_finds_by_name_title_alias_and_in_spite_of_typos(
     assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
 
 
-@pytest.mark.parametrize("text", ["", "zzzzqqq", "\x00", "日本", "%", "'"])
+@pytest.mark.parametrize("text", ["", "zzzzqqq", "日本", "%", "'"])
 async def test_a_search_may_find_nothing(client: Client, text: str) -> None:
     assert (await client.get("/nodes/search", params={"q": text})).json()["items"] == []
 
