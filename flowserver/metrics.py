@@ -64,6 +64,12 @@ class Metrics:
         )
         self.event_streams = gauge("event_streams", "Streams of events that clients have open.")
         self.loop_lag = measure("event_loop_lag_seconds", "How late the event loop does what is due.", _SHORT)
+        self.loop_stalls = count(
+            "event_loop_stalls",
+            "How often the event loop stood still, by the function that it was in.",
+            "where",
+        )
+        self.loop_stalled = count("event_loop_stalled_seconds", "How long the event loop stood still in all.")
         self._show_zeros()
 
     def claimed(self, epoch: int, attempt: int) -> None:

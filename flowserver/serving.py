@@ -19,6 +19,7 @@ from flowserver.errors import Unavailable
 from flowserver.logs import set_up_log
 from flowserver.settings import Settings
 from flowserver.threads import UnjoinedExecutor, unfinished
+from flowserver.watchdog import watched
 
 if TYPE_CHECKING:
     import uvicorn
@@ -80,7 +81,7 @@ def _serve(settings: Settings, dsn: str, examples: Path | None, demo: str | None
         async def go() -> None:
             _stop_by_signals(server, app)
             # Ours, as uvicorn would log a traceback where an Unavailable says it all.
-            async with app.lifespan():
+            async with app.lifespan(), watched(settings.stall_seconds, app.state.flowserver.metrics):
                 greeting = asyncio.create_task(_greet(ready, app, listening, examples, demo))
                 greeting.add_done_callback(_tell)
                 await server.serve(sockets=[listening])

@@ -91,8 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1)], about("How many runs this process executes at the same time.")
     ] = 64
     max_attempts: Annotated[
-        Annotated[int, Meta(ge=1)], about("How often a run is started again after its process died.")
-    ] = 3
+        Annotated[int, Meta(ge=1)],
+        about("How many processes may die under a run, with nothing of it kept in between; then it fails."),
+    ] = 2
     max_body_bytes: Annotated[Annotated[int, Meta(ge=1024)], about("The largest request body.")] = 10_000_000
     max_upload_mb: Annotated[
         Annotated[float, Meta(gt=0, le=1000)], about("The largest file that can be uploaded, in megabytes.")
@@ -108,6 +109,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: Annotated[
         Seconds, about("How long a run belongs to a process that gives no sign of life.")
     ] = 10
+    stall_seconds: Annotated[
+        Annotated[float, Meta(ge=0)],
+        about("How long this process may stand still before it ends itself; 0: it never does."),
+    ] = 30
     grace_seconds: Annotated[
         Annotated[float, Meta(ge=0)], about("How long running steps may go on when the server is stopped.")
     ] = 10

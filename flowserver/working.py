@@ -15,6 +15,7 @@ from flowserver.errors import Unavailable
 from flowserver.logs import set_up_log
 from flowserver.serving import leave, listen, make_server, run
 from flowserver.settings import Settings
+from flowserver.watchdog import watched
 
 
 def work(settings: Settings) -> int:
@@ -43,7 +44,11 @@ async def _work(settings: Settings, dsn: str) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:  # nohup(1) ignores it
             loop.add_signal_handler(each, stop)
-    async with assemble(settings, dsn) as flowserver, _status(settings, flowserver) as status:
+    async with (
+        assemble(settings, dsn) as flowserver,
+        watched(settings.stall_seconds, flowserver.metrics),
+        _status(settings, flowserver) as status,
+    ):
         most = settings.max_runs
         print(
             f"flowserver executes up to {most} runs at a time here as {flowserver.worker}   (Ctrl-C stops it)"

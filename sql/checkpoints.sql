@@ -3,7 +3,7 @@
 -- for whoever holds the run. The tables are LangGraph's, and end up as its own saver would leave them. A row
 -- without a number says that it is done, also when there was nothing to tell.
 WITH held AS (
-    UPDATE run SET next_seq = next_seq + cardinality(%(types)s::text[])
+    UPDATE run SET next_seq = next_seq + cardinality(%(types)s::text[]), losses = 0
      WHERE id = %(run)s AND epoch = %(epoch)s AND status = 'running' AND next_seq = %(next)s
     RETURNING org_id
 ), told AS (

@@ -44,13 +44,14 @@ SELECT id, status,
 -- those before it have ended.
 UPDATE run
    SET status = 'running', active = true, epoch = epoch + 1, attempt = attempt + 1,
+       losses = losses + (status = 'running' AND worker IS NOT NULL)::integer,
        lease_until = now() + %(lease)s::interval, worker = %(worker)s, started_at = coalesce(started_at, now())
  WHERE id = (
     SELECT id
       FROM run AS candidate
      WHERE id = %(id)s
        AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
-       AND attempt < max_attempts
+       AND losses + (status = 'running' AND worker IS NOT NULL)::integer < max_attempts
        AND NOT cancel_requested
        AND (active OR session_id IS NULL OR NOT EXISTS (
             SELECT 1 FROM run AS other
@@ -66,7 +67,7 @@ SELECT defer_run(id)
   FROM (SELECT id
           FROM run AS candidate
          WHERE (status = 'queued' OR (status = 'running' AND lease_until < now()))
-           AND attempt < max_attempts
+           AND losses + (status = 'running' AND worker IS NOT NULL)::integer < max_attempts
            AND NOT cancel_requested
            AND (active OR session_id IS NULL OR NOT EXISTS (
                 SELECT 1 FROM run AS other
@@ -92,11 +93,13 @@ DELETE FROM procrastinate_jobs AS job
                                        AND finished_at < now() - interval '1 minute'));
 
 -- abandoned --
--- Runs that no claim may take up again: out of attempts, or to be cancelled, with nobody at work on them.
-SELECT id, epoch, cancel_requested
+-- Runs that no claim may take up again, with nobody at work on them: processes died under them too often, or they are
+-- to be cancelled.
+SELECT id, epoch, cancel_requested, losses + 1 AS losses
   FROM run
- WHERE ((status = 'running' AND lease_until < now()) OR (status IN ('queued', 'waiting') AND cancel_requested))
-   AND (cancel_requested OR attempt >= max_attempts)
+ WHERE (status = 'running' AND lease_until < now()
+        AND (cancel_requested OR (worker IS NOT NULL AND losses + 1 >= max_attempts)))
+    OR (status IN ('queued', 'waiting') AND cancel_requested)
  LIMIT 100;
 
 -- extend_leases --

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ import psycopg
 KILLED = 137
 """The exit status of a process that died by SIGKILL, as a shell tells it."""
 
-Action: TypeAlias = Literal["die", "hold", "block", "fail", "clock"]
+Action: TypeAlias = Literal["die", "hold", "block", "fail", "clock", "hog"]
 
 _counted: ContextVar[bool] = ContextVar("counted", default=False)
 
@@ -164,6 +165,9 @@ def _act(point: Point) -> None:
             os._exit(KILLED)
         case "block":
             time.sleep(point.seconds)
+        case "hog":
+            # In C, with the interpreter held, for longer than any test lasts.
+            re.fullmatch("(a+)+", "a" * 60 + "b")
         case "fail":
             raise SystemExit("the process was told to leave in the middle of a step")
         case "clock":

@@ -245,7 +245,7 @@ async def test_flt_13_a_blocked_event_loop_keeps_its_runs(
     assert await rows(dsn, "SELECT id FROM run WHERE epoch <> 1") == []
 
 
-async def test_flt_14_a_run_that_kills_its_process_three_times_is_not_tried_again(
+async def test_flt_14_a_run_that_kills_its_process_twice_is_set_aside(
     children: Family, web: WebServer, dsn: str, allow: dict[str, str]
 ) -> None:
     web.on("/good/a", Reply(body=b"fine"))
@@ -259,7 +259,7 @@ async def test_flt_14_a_run_that_kills_its_process_three_times_is_not_tried_agai
     web.on("/poison/a", shoot)
     settings = allow | {"FLOWSERVER_LEASE_SECONDS": "1"}
     poison = await start(server.client, chain(web, "a"), "poison")
-    for _ in range(3):
+    for _ in range(2):
         victims.append(await children.bear(dsn, "worker", settings=settings))
         assert await victims[-1].ended() == -signal.SIGKILL
     victims.append(await children.bear(dsn, "worker", settings=settings))
@@ -267,10 +267,39 @@ async def test_flt_14_a_run_that_kills_its_process_three_times_is_not_tried_agai
 
     assert (await run_is(server.client, good, "succeeded"))["output"] == "fine"
     found = await run_is(server.client, poison, "failed")
-    assert (found["error"]["code"], found["attempt"]) == ("worker_lost", 3)
-    assert paths(web).count("/poison/a") == 3
+    assert (found["error"]["code"], found["error"]["step"], found["attempt"]) == ("poisoned", "s0", 2)
+    assert (
+        found["error"]["message"].startswith("twice the process") and "at: 's0'" in found["error"]["message"]
+    )
+    assert paths(web).count("/poison/a") == 2
     assert victims[-1].lives
-    check_events(await events(server.client, poison))
+    told = await events(server.client, poison)
+    check_events(told)
+    assert [each["error"]["code"] for each in told if each["event"] == "step.failed"] == ["poisoned"]
+
+
+async def test_a_run_that_gets_on_between_the_deaths_of_its_processes_is_not_set_aside(
+    children: Family, web: WebServer, dsn: str, allow: dict[str, str]
+) -> None:
+    server = await children.bear(dsn, "serve", "--no-worker", settings=allow)
+    victims: list[Child] = []
+
+    def shoot(request: Any) -> Reply:
+        os.kill(victims[-1].pid, signal.SIGKILL)
+        return Reply()
+
+    steps = ("a", "b", "c", "d")
+    for each in steps:
+        web.on(f"/unlucky/{each}", shoot, Reply(body=each.encode()))
+    settings = allow | {"FLOWSERVER_LEASE_SECONDS": "1"}
+    run = await start(server.client, chain(web, *steps), "unlucky")
+    for _ in steps:
+        victims.append(await children.bear(dsn, "worker", settings=settings))
+        assert await victims[-1].ended() == -signal.SIGKILL
+    victims.append(await children.bear(dsn, "worker", settings=settings))
+
+    found = await run_is(server.client, run, "succeeded")
+    assert (found["output"], found["attempt"]) == ("d", 5)
 
 
 ASKS = drawing(

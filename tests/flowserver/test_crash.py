@@ -227,7 +227,7 @@ async def test_a_run_whose_processes_keep_dying_fails_and_says_so(dsn: str, tmp_
             events = await follow(server.client, run, 0)
 
     assert events[-1]["event"] == "run.failed"
-    assert events[-1]["error"]["code"] == "worker_lost"
+    assert events[-1]["error"]["code"] == "poisoned"
 
 
 async def test_a_stopped_server_hands_its_runs_over_without_counting_the_attempt(

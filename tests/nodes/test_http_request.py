@@ -351,7 +351,11 @@ async def test_a_body_is_not_sent_where_none_belongs(web: WebServer, node: Node,
         ({"method": "POST", "content_type": "multipart", "body": "[1]"}, "bad_config", "must be an object"),
         ({"auth_type": "bearer"}, "missing_value", "'auth_token' is empty"),
         ({"auth_type": "api_key"}, "missing_value", "'auth_token' is empty"),
-        ({"auth_type": "bearer", "auth_token": "hunter2\r\nEvil: x"}, "bad_key", "character 8 of 16 is a line break"),
+        (
+            {"auth_type": "bearer", "auth_token": "hunter2\r\nEvil: x"},
+            "bad_key",
+            "character 8 of 16 is a line break",
+        ),
         (
             {"auth_type": "api_key", "auth_token": "hunter2", "api_key_header": "a b"},
             "bad_header",
