@@ -44,7 +44,7 @@ from flowserver.vault import Vault, open_vault
 from flowserver.webhooks import Webhooks
 from flowserver.workflows import Workflows
 from graphs.compile import Compiler
-from graphs.options import Retention
+from graphs.options import Limits, Retention
 from nodes import registry
 from nodes.catalogue import Catalogue
 from nodes.contract import ModelDefaults
@@ -134,6 +134,7 @@ async def assemble(
             metrics,
             traces,
             doors,
+            Limits(output_bytes=settings.max_output_bytes),
             tuple(secrets(settings)),
         )
         executor = Executor(

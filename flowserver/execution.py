@@ -101,6 +101,8 @@ class Resources:
     traces: Traces | None = None
     doors: Mapping[type[Any], DoorMaker] = field(default_factory=dict)
     """What else of the world runs may use."""
+    limits: Limits = NO_LIMITS
+    """The operator's, of every run."""
     secrets: tuple[str, ...] = ()
     """The operator's own, which nothing that a run tells may hold."""
 
@@ -258,7 +260,7 @@ class Execution:
             "recursion_limit": ENOUGH,
         }
         given: Any = {ENTRY: {"run": str(claim.id)}, **await self._seed(plan)}
-        limits = compiled.plan.limits.under(claim.limits or NO_LIMITS)
+        limits = compiled.plan.limits.under(claim.limits or NO_LIMITS).under(self._with.limits)
         asked: Sequence[Interrupt] = ()
         answers: dict[str, Any] | None = {}
         if claim.epoch > 1:

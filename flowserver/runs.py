@@ -59,7 +59,7 @@ class Runs:
             KeyReused: The key was used for another request.
             ThreadBusy: The session has an open run that this one may not wait for.
         """
-        values = self._row(org, start)
+        values = await self._row(org, start)
         try:
             made, superseded = await insert(self._with.pool, org, start, values)
         except UniqueViolation:  # another run of the session began at this very moment: this one waits
@@ -80,12 +80,12 @@ class Runs:
         Raises:
             BadRequest: The trigger or the input cannot be used.
         """
-        values = self._row(org, start) | {"claim": False}
+        values = await self._row(org, start) | {"claim": False}
         await enlist(conn, org, start, values)
         return UUID(str(values["id"]))
 
-    def _row(self, org: UUID, start: Start) -> dict[str, Any]:
-        return row_for(org, start) | {
+    async def _row(self, org: UUID, start: Start) -> dict[str, Any]:
+        return await row_for(org, start) | {
             "max_attempts": self._max_attempts,
             "retention": Jsonb(asdict(start.compiled.plan.retention.over(self._retention))),
             "claim": start.now and self._executor.has_room,

@@ -95,6 +95,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         about("How many processes may die under a run, with nothing of it kept in between; then it fails."),
     ] = 2
     max_body_bytes: Annotated[Annotated[int, Meta(ge=1024)], about("The largest request body.")] = 10_000_000
+    max_output_bytes: Annotated[
+        Annotated[int, Meta(ge=1024)], about("What all steps of a run together may give, as JSON.")
+    ] = 100_000_000
     max_upload_mb: Annotated[
         Annotated[float, Meta(gt=0, le=1000)], about("The largest file that can be uploaded, in megabytes.")
     ] = 50

@@ -22,7 +22,7 @@ from flowserver.ids import new_id
 from flowserver.workflows import json, keep_version
 from graphs.compile import Compiled
 from graphs.options import Limits
-from graphs.values import UnsafeValue, clean
+from graphs.values import UnsafeValue, clean_aside
 
 _QUERIES = sql.queries("runs")
 _INSERT = _QUERIES["insert_run"]
@@ -148,7 +148,7 @@ def thread_of(org: UUID, start: Start, run: UUID) -> str:
     return f"{org}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def row_for(org: UUID, start: Start) -> dict[str, Any]:
+async def row_for(org: UUID, start: Start) -> dict[str, Any]:
     """The columns of a run that begins as `start` says.
 
     Raises:
@@ -162,7 +162,7 @@ def row_for(org: UUID, start: Start) -> dict[str, Any]:
     if session is not None and not (0 < len(session) <= MAX_SESSION_ID and session.isprintable()):
         raise BadRequest(f"a session id has 1 to {MAX_SESSION_ID} printable characters")
     try:
-        given = clean(start.input)
+        given, _ = await clean_aside(start.input)
     except UnsafeValue as exc:
         raise BadRequest(f"the input cannot be used: {exc}") from None
     id = new_id()

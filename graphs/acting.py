@@ -24,7 +24,7 @@ from graphs.ports import Port, binding_ports, ports
 from graphs.runtime import LimitReached, Place, Reporter, Run, StepFailed, asked_at
 from graphs.state import Outcome, State, current, messages, outcome, variable
 from graphs.templates import Lookup, Missing, Path, follow
-from graphs.values import UnsafeValue, clean
+from graphs.values import UnsafeValue, clean, clean_aside
 from nodes.contract import Call, Choice, Items, Memory, NodeError, RunContext, ServerTrouble
 from nodes.pauses import may_get_better, retry_after
 from nodes.question import Question
@@ -156,9 +156,8 @@ class Acting:
                 made = await self._made_of(arrived)
         if isinstance(made, Items):
             return made
-        left = left_by(made)
-        if meter.limits.output_bytes is not None:
-            meter.add(step.id, {"output_bytes": len(msgspec.json.encode(left["outputs"]))})
+        left, size = await left_by(made)
+        meter.add(step.id, {"output_bytes": size})
         reporter.finished(self.place, step.type, left["outputs"], milliseconds(began), self.usage)
         return left
 
@@ -320,11 +319,13 @@ async def _on_record(reporter: Reporter) -> None:
         raise ServerTrouble from exc
 
 
-def left_by(made: Any) -> dict[str, Any]:
-    """What a step leaves in its channel."""
+async def left_by(made: Any) -> tuple[dict[str, Any], int]:
+    """What a step leaves in its channel, and how many bytes its outputs have as JSON."""
     if isinstance(made, Choice):
-        return {"outputs": clean(made.outputs), "route": made.port, "because": clean(made.because)}
-    return {"outputs": clean(made)}
+        outputs, size = await clean_aside(made.outputs)
+        return {"outputs": outputs, "route": made.port, "because": clean(made.because)}, size
+    outputs, size = await clean_aside(made)
+    return {"outputs": outputs}, size
 
 
 def milliseconds(began: float) -> int:

@@ -33,7 +33,7 @@ from graphs.state import (
     rounds,
     why_dead,
 )
-from graphs.values import UnsafeValue, clean
+from graphs.values import UnsafeValue, clean, clean_aside
 from nodes.contract import Call, Items
 
 BREATH = 64
@@ -195,7 +195,7 @@ class Frame(Standing):
         if body is not None:
             started = self.values.get(items(id))
             if started is not None and started["at"] == path:
-                return self._finish_map(step, path, started)
+                return await self._finish_map(step, path, started)
         arrived, waits = self.arrived(step, path, undecided)
         if waits:
             return False
@@ -277,11 +277,12 @@ class Frame(Standing):
             self.leave(step.id, path, left)
             return True
         try:
-            values = clean(list(left.values))
+            values, size = await clean_aside(list(left.values))
         except UnsafeValue as exc:
             failed = StepFailed(step.id, "unsafe_output", f"the items cannot be kept: {exc}")
             self.leave(step.id, path, acting.give_up(failed))
             return True
+        self.run.meter.add(step.id, {"output_bytes": size})
         started = {
             "at": path,
             "values": values,
@@ -304,9 +305,9 @@ class Frame(Standing):
                 entry, kept = await self.item(step.id, index)
                 self.keep(kept)
                 self.values[results(step.id)].append(entry)
-        return self._finish_map(step, path, started)
+        return await self._finish_map(step, path, started)
 
-    def _finish_map(self, step: Step, path: list[int], started: Mapping[str, Any]) -> bool:
+    async def _finish_map(self, step: Step, path: list[int], started: Mapping[str, Any]) -> bool:
         came = self.values[results(step.id)]
         if len(came) < len(started["values"]):
             return False
@@ -322,11 +323,12 @@ class Frame(Standing):
         kept = [each for each in came if "error" not in each or started["on_error"] == "keep"]
         done = [{"error": each["error"]} if "error" in each else each["value"] for each in kept]
         try:
-            outputs = clean({"done": done, "errors": errors})
+            outputs, size = await clean_aside({"done": done, "errors": errors})
         except UnsafeValue as exc:
             failed = StepFailed(step.id, "unsafe_output", f"the results cannot be kept: {exc}")
             self.leave(step.id, path, acting.give_up(failed))
             return True
+        self.run.meter.add(step.id, {"output_bytes": size})
         ms = max(round((time.time() - started["began"]) * 1000), 0)
         self.run.reporter.finished(acting.place, step.type, outputs, ms, {})
         self.leave(step.id, path, {"outputs": outputs})

@@ -5,6 +5,7 @@ A value that passes through ten steps would stand ten times in the state, and be
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ import msgspec
 
 LARGE = 32_000
 """Bytes of JSON from which on a value is kept apart."""
+
+HEAVY = 500_000
+"""Bytes of JSON from which on values are encoded and hashed in a thread."""
 
 _HOLDERS = ("outputs", "values", "error", "brought")
 """Where a channel's struct holds values that steps made; the sizes of other keys are small by themselves."""
@@ -41,11 +45,24 @@ class LargeValues:
         if self.store is None:
             return dict(writes)
         new: dict[str, bytes] = {}
-        lean = {name: self._lean(value, new) for name, value in writes.items()}
+        sizes = (
+            _size(struct[key])
+            for struct in writes.values()
+            if isinstance(struct, dict)
+            for key in _HOLDERS
+            if key in struct
+        )
+        if sum(sizes) > HEAVY:
+            lean = await asyncio.to_thread(self._all_lean, writes, new)
+        else:
+            lean = self._all_lean(writes, new)
         if new:
             await self.store.put(new)
             self.stored.update(new)
         return lean
+
+    def _all_lean(self, writes: Mapping[str, Any], new: dict[str, bytes]) -> dict[str, Any]:
+        return {name: self._lean(value, new) for name, value in writes.items()}
 
     def _lean(self, struct: Any, new: dict[str, bytes]) -> Any:
         if isinstance(struct, list):  # results of a map

@@ -197,7 +197,8 @@ class Meter:
         for name, spent in self._spent():
             most = getattr(self.limits, name)
             if most is not None and spent > most:
-                message = f"the run may have {most:g} {name.replace('_', ' ')}, and this would be {spent:g}"
+                what = name.replace("_", " ")
+                message = f"the run may have {_shown(most)} {what}, and this would be {_shown(spent)}"
                 raise LimitReached(step, "limit_exceeded", message, limit=name)
 
     def _spent(self) -> list[tuple[str, float]]:
@@ -205,6 +206,10 @@ class Meter:
         tokens = used.get("input_tokens", 0) + used.get("output_tokens", 0)
         names = ("steps", "tool_calls", "model_calls", "output_bytes")
         return [("tokens", tokens), *((name, used.get(name, 0)) for name in names)]
+
+
+def _shown(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ import msgspec
 
 MAX_DEPTH = 64
 MAX_BYTES = 8_000_000
+LIGHT = 200_000
+"""Bytes up to which a value is walked at once; the event loop would wait too long for more."""
 
 _BIGGEST = 2**63 - 1
 
@@ -27,30 +30,68 @@ def clean(value: Any) -> Any:
     Raises:
         UnsafeValue: It is nested deeper than `MAX_DEPTH` or larger than `MAX_BYTES` as JSON.
     """
-    cleaned = _clean(value, 0)
-    if isinstance(cleaned, str | list | dict) and (size := _size(cleaned)) > MAX_BYTES:
-        raise UnsafeValue(f"{size} bytes are too many; at most {MAX_BYTES} are kept")
-    return cleaned
+    return _measured(value)[0]
 
 
-def _clean(value: Any, depth: int) -> Any:
+async def clean_aside(value: Any) -> tuple[Any, int]:
+    """Return what `clean` does, and its bytes as JSON. What is not light is walked in a thread.
+
+    Raises:
+        UnsafeValue: As `clean` does.
+    """
+    try:
+        cleaned = _clean(value, 0, [LIGHT])
+    except _TooMuch:
+        return await asyncio.to_thread(_measured, value)
+    return cleaned, _size(cleaned)
+
+
+class _TooMuch(Exception):
+    """A value has more bytes than are to be walked."""
+
+
+def _measured(value: Any) -> tuple[Any, int]:
+    try:
+        cleaned = _clean(value, 0, [MAX_BYTES])
+    except _TooMuch:
+        raise UnsafeValue(f"more than {MAX_BYTES} bytes are too many to be kept") from None
+    if (size := _size(cleaned)) > MAX_BYTES:
+        raise UnsafeValue(f"more than {MAX_BYTES} bytes are too many to be kept")
+    return cleaned, size
+
+
+def _clean(value: Any, depth: int, left: list[int]) -> Any:
+    """Clean `value`, and take what its JSON has at least off the bytes that are `left`.
+
+    A value that stands in many places is as large as all of them, long before anybody has measured it.
+    """
     if depth > MAX_DEPTH:
         raise UnsafeValue(f"nested deeper than {MAX_DEPTH} levels")
     match value:
         case str():
-            return _text(value)
+            text = _text(value)
+            _take(len(text), left)
+            return text
         case bool() | None:
             return value
         case int() | float():
             return _number(value)
         case msgspec.Struct():
-            return {name: _clean(getattr(value, name), depth + 1) for name in value.__struct_fields__}
+            return {name: _clean(getattr(value, name), depth + 1, left) for name in value.__struct_fields__}
         case dict() | Mapping():
-            return {_key(key): _clean(item, depth + 1) for key, item in value.items()}
+            _take(5 * len(value), left)
+            return {_key(key): _clean(item, depth + 1, left) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_clean(item, depth + 1) for item in value]
+            _take(2 * len(value), left)
+            return [_clean(item, depth + 1, left) for item in value]
         case _:
-            return _clean(msgspec.to_builtins(value, enc_hook=str), depth + 1)
+            return _clean(msgspec.to_builtins(value, enc_hook=str), depth + 1, left)
+
+
+def _take(size: int, left: list[int]) -> None:
+    left[0] -= size
+    if left[0] < 0:
+        raise _TooMuch
 
 
 def _number(value: float) -> float | str | None:

@@ -407,6 +407,38 @@ async def test_a_run_that_uses_up_a_limit_ends_by_its_name(
         assert (ended["error"]["code"], ended["error"]["limit"]) == ("limit_exceeded", named)
 
 
+async def test_values_that_grow_from_step_to_step_end_their_run_and_nothing_else(client: Client) -> None:
+    """Each Merge collects what the ten before it give, which doubles."""
+    merges = [node(f"m{number}", "Merge") for number in range(23)]
+    arrows = [edge(f"m{a}", f"m{b}") for a in range(23) for b in range(a + 1, min(23, a + 11))]
+    flow = drawing(node("start", "StartNode"), *merges, edge("start", "m0"), *arrows)
+
+    growing = asyncio.create_task(run(client, flow, input="x" * 100))
+    other = drawing(node("start", "StartNode"), node("t", "Template", template="hi"), edge("start", "t"))
+    others = [await run(client, other) for _ in range(20)]
+    ended = await growing
+
+    assert [each["output"] for each in others] == ["hi"] * 20
+    assert ended["status"] == "failed"
+    assert ended["error"]["code"] in {"unsafe_output", "limit_exceeded"}
+
+
+@pytest.mark.parametrize("limits", [None, {"output_bytes": 10_000_000}])
+async def test_no_run_gives_more_than_the_operator_lets_it(
+    settings: Settings, dsn: str, limits: dict[str, Any] | None
+) -> None:
+    steps = [node(f"t{number}", "Template", template="{{ input }}") for number in range(5)]
+    arrows = [edge(a["id"], b["id"]) for a, b in pairwise([{"id": "start"}, *steps])]
+    flow = drawing(node("start", "StartNode"), *steps, *arrows)
+    narrow = msgspec.structs.replace(settings, max_output_bytes=10_000)
+
+    async with serving(create_app(narrow, dsn)) as client:
+        ended = await run(client, flow, input="x" * 3_000, **({"limits": limits} if limits else {}))
+
+    assert (ended["status"], ended["error"]["limit"]) == ("failed", "output_bytes")
+    assert ended["error"]["message"].startswith("the run may have 10000 output bytes, and this would be 12")
+
+
 async def test_a_run_that_takes_too_long_is_ended_also_in_the_middle_of_a_step(
     allowing: Client, web: WebServer
 ) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from psycopg.types.json import Jsonb
 
-from graphs.values import MAX_BYTES, MAX_DEPTH, UnsafeValue, clean, cut
+from graphs.values import LIGHT, MAX_BYTES, MAX_DEPTH, UnsafeValue, clean, clean_aside, cut
 
 
 class Point(msgspec.Struct):
@@ -177,9 +177,7 @@ def test_a_value_that_holds_itself_is_refused() -> None:
 
 def test_size_is_limited() -> None:
     assert clean({"text": "x" * (MAX_BYTES - 20)})
-    with pytest.raises(
-        UnsafeValue, match=f"{MAX_BYTES + 11} bytes are too many; at most {MAX_BYTES} are kept"
-    ):
+    with pytest.raises(UnsafeValue, match=f"more than {MAX_BYTES} bytes are too many"):
         clean({"text": "x" * MAX_BYTES})
 
 
@@ -194,3 +192,20 @@ def test_size_is_limited() -> None:
 )
 def test_cut_shows_the_start_of_what_is_too_long(value: Any, most: int, expected: tuple[Any, bool]) -> None:
     assert cut(value, most) == expected
+
+
+def test_a_value_that_stands_in_many_places_is_refused_without_walking_all_of_them() -> None:
+    value: Any = ["x"]
+    for _ in range(MAX_DEPTH - 2):
+        value = [value, value]
+
+    with pytest.raises(UnsafeValue, match=f"more than {MAX_BYTES} bytes"):
+        clean(value)
+
+
+@pytest.mark.parametrize("value", ["", 0, None, [], {"a": [1, "ä"]}, "x" * LIGHT, ["x" * 10] * LIGHT])
+async def test_what_is_cleaned_aside_is_the_same_and_measured(value: Any) -> None:
+    cleaned, size = await clean_aside({"output": value})
+
+    assert cleaned == clean({"output": value})
+    assert size == len(msgspec.json.encode(cleaned))
