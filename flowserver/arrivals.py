@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from flowserver.errors import BadRequest, TooLarge
+from nodes.encodings import known
 from nodes.hooks import Hook
 from nodes.web.exchange import is_secret_name
 
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 HIDDEN = "(hidden)"
 LONGEST_KEY = 200
 
 _DISTRIBUTED_BY = {"standard": "webhook-id", "github": "x-github-delivery"}
 _NAMED_BY = {"stripe": "/id", "slack": "/event_id"}
 _ANYBODYS = ("webhook-id", "idempotency-key", "x-github-delivery")
+_SIGNED_BY = {
+    "bearer": ("authorization",),
+    "basic": ("authorization",),
+    "standard": ("webhook-id", "webhook-timestamp", "webhook-signature"),
+    "github": ("x-hub-signature-256", "x-hub-signature", "x-github-delivery"),
+    "stripe": ("stripe-signature",),
+    "slack": ("x-slack-request-timestamp", "x-slack-signature"),
+}
+_ONE_AT_MOST = ("content-type", "content-encoding", "authorization", *_ANYBODYS)
 _TIMES = {"slack": "x-slack-request-timestamp", "standard": "webhook-timestamp", "stripe": "stripe-signature"}
+
+
+def authenticating(hook: Hook) -> Set[str]:
+    """Return the headers, in lower case, that say who calls `hook` and what the delivery is."""
+    own = (hook.header, hook.timestamp_header, hook.dedupe_header)
+    return {*_ONE_AT_MOST, *_SIGNED_BY.get(hook.authentication, ()), *(name.lower() for name in own if name)}
+
+
+def single(fields: Iterable[tuple[str, str]], once: Set[str]) -> dict[str, str]:
+    """Return header fields by name; the values of one that comes several times are joined (RFC 9110, 5.3).
+
+    Raises:
+        BadRequest: One of those that come `once` at most comes again: which of them counts would be a guess.
+    """
+    found: dict[str, str] = {}
+    for name, value in fields:
+        if name in found and name in once:
+            raise BadRequest(f"the header {name!r} comes more than once; this webhook takes it once")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +94,17 @@ class Arrival:
         body = unpacked(self.body, self.headers.get("content-encoding", ""), most)
         if not body:
             return dict(self.query) or None
-        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json" or kind.endswith("+json"):
-            return _json(body)
-        try:
-            text = body.decode()
-        except UnicodeDecodeError:
+        kind, charset = _content_type(self.headers.get("content-type", ""))
+        text = _text(body, charset)
+        if kind in ("application/json", "text/json") or kind.endswith("+json"):
+            return _json(body if text is None else text.encode())
+        if text is None:
             return {"content_type": kind or "application/octet-stream", "base64": b64encode(body).decode()}
         if kind == "application/x-www-form-urlencoded":
-            return flat(text)
+            return flat(text, charset)
         if not kind:
             try:
-                return _json(body)
+                return _json(text.encode())
             except BadRequest:
                 return text
         return text
@@ -111,10 +143,35 @@ class Arrival:
         return hashlib.sha256(b"\n".join((self.method.encode(), time.encode(), query, self.body))).hexdigest()
 
 
-def flat(text: str) -> dict[str, Any]:
-    """A form or a query: a name that stands there several times has a list."""
+def _content_type(header: str) -> tuple[str, str]:
+    """The media type in lower case, and the encoding of characters that it names, empty if it names none."""
+    parsed = Message()
+    parsed["content-type"] = header
+    return (parsed.get_content_type() if "/" in header else ""), str(parsed.get_content_charset() or "")
+
+
+def _text(body: bytes, charset: str) -> str | None:
+    """`body` by its byte order mark, as it is declared, or as UTF-8; `None` if it is no text so."""
+    for mark, marked in _MARKS:
+        if body.startswith(mark):
+            charset, body = marked, body[len(mark) :]
+            break
+    encoding = known(charset or "utf-8")
+    if encoding is None:
+        raise BadRequest(f"the charset {charset[:40]!r} of the body is not known")
     try:
-        found = parse_qs(text, keep_blank_values=True, max_num_fields=1000)
+        return body.decode(encoding)
+    except UnicodeDecodeError:
+        if charset:
+            raise BadRequest(f"the body is not in {charset}, as it says") from None
+        return None
+
+
+def flat(text: str, charset: str = "") -> dict[str, Any]:
+    """A form or a query: a name that stands there several times has a list."""
+    encoding = known(charset) or "utf-8"
+    try:
+        found = parse_qs(text, keep_blank_values=True, max_num_fields=1000, encoding=encoding)
     except ValueError:
         raise BadRequest("a form or query has at most 1000 fields") from None
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}

@@ -13,7 +13,7 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from flowserver.answering import Reply
-from flowserver.arrivals import Arrival, flat
+from flowserver.arrivals import Arrival, authenticating, flat, single
 from flowserver.errors import NotFound, NotGenuine, TooLarge
 from flowserver.events import Event
 from flowserver.http.access import flowserver_of
@@ -87,7 +87,7 @@ async def _taken(
 ) -> Response[Any]:
     server, began = flowserver_of(request.app), time.monotonic()
     body = await _body(request, called.hook.max_body_kb * 1024)
-    headers = {name.lower(): value for name, value in request.headers.items()}
+    headers = single(_fields(request), authenticating(called.hook))
     query = flat(request.scope["query_string"].decode("latin-1"))
     arrival = Arrival(request.method, request.url.path, query, headers, body, client_ip)
     received = await server.receiver.receive(called, arrival, is_test=is_test)
@@ -97,7 +97,8 @@ async def _taken(
     if received.answer == "stream":
         after = position(headers.get("last-event-id"), None)
         frames = _frames(server.runs, received.started.id, after)
-        return Stream(frames, media_type="text/event-stream", headers={**SAFE, **HEADERS, **more})
+        shown = {**SAFE, **HEADERS, **more}
+        return Stream(frames, status_code=200, media_type="text/event-stream", headers=shown)
     reply = await server.answers.of(received)
     await received.delivery.answered(server.pool, reply.status, round((time.monotonic() - began) * 1000))
     return _response(request, reply, more)
@@ -144,9 +145,17 @@ async def _body(request: Request[None, None, Any], most: int) -> bytes:
     return b"".join(pieces)
 
 
+def _fields(request: Request[None, None, Any]) -> list[tuple[str, str]]:
+    """The header fields as they came, with names in lower case."""
+    raw = request.scope["headers"]
+    return [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
+
+
 def _client_ip(request: Request[None, None, Any], proxies: Sequence[str]) -> str:
     """Whose request it is: of those that passed it on, the last that is no proxy of ours."""
-    hops = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",") if part.strip()]
+    # A proxy may add a line of its own to one that the caller has sent.
+    lines = [value for name, value in _fields(request) if name == "x-forwarded-for"]
+    hops = [part.strip() for part in ",".join(lines).split(",") if part.strip()]
     address = request.client.host if request.client else ""
     while hops and _is_in(address, proxies):
         address = hops.pop()
@@ -172,9 +181,24 @@ def _response(request: Request[None, None, Any], reply: Reply, more: Mapping[str
 async def _frames(runs: Runs, run: UUID, after: int) -> AsyncGenerator[bytes]:
     """The text of a run as it is made, and its end: nothing of its inside, as anybody may be watching."""
     yield RETRY
+    told: set[str] = set()
     async for events in runs.watch(run, after):
-        shown = [_shown(event) for event in events if event.type in _TOLD]
+        shown: list[Event] = []
+        for event in events:
+            place = f"{event.data.get('step')} {event.data.get('within')}"
+            if event.type == "text":
+                told.add(place)
+            if event.type in _TOLD:
+                shown.append(_shown(event))
+            elif event.type == "step.started" and event.data["attempt"] > 1 and (after or place in told):
+                shown.append(_discarded(event))
         yield b"".join(event.frame for event in shown) or b": still here\n\n"
+
+
+def _discarded(event: Event) -> Event:
+    """Tell that a step begins again, and that its text so far is not part of the answer."""
+    place: dict[str, Any] = {key: event.data[key] for key in ("step", "within") if key in event.data}
+    return Event(event.run_id, event.seq, "text.discarded", event.at, place)
 
 
 def _shown(event: Event) -> Event:

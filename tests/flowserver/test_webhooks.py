@@ -20,7 +20,7 @@ from flowserver.settings import Settings
 from flowserver.signatures import sign
 from tests.faults.checks import rows, until
 from tests.faults.drawings import Gate
-from tests.openai_server import OpenAIServer, Reply
+from tests.openai_server import Fault, OpenAIServer, Reply
 from tests.server import drawing, edge, events_of, node, serving
 from tests.strangers import stranger
 from tests.web_server import WebServer
@@ -108,6 +108,35 @@ BODIES: list[tuple[dict[str, Any], Any]] = [
     ),
     ({"data": {"a": "1", "b": ["x", "y"]}}, {"a": "1", "b": ["x", "y"]}),
     ({"content": b"hello", "headers": {"content-type": "text/plain"}}, "hello"),
+    ({"content": b'{"a": 1}', "headers": {"content-type": "text/json; charset=utf-8"}}, {"a": 1}),
+    ({"content": b'\xef\xbb\xbf{"a": 1}', "headers": {"content-type": "application/json"}}, {"a": 1}),
+    ({"content": b'\xef\xbb\xbf{"a": 1}', "headers": {}}, {"a": 1}),
+    ({"content": '{"a": "ö"}'.encode("utf-16"), "headers": {"content-type": "application/json"}}, {"a": "ö"}),
+    (
+        {
+            "content": '{"a": "ö"}'.encode("latin-1"),
+            "headers": {"content-type": "application/json; charset=latin1"},
+        },
+        {"a": "ö"},
+    ),
+    (
+        {"content": "Grüße".encode("latin-1"), "headers": {"content-type": "text/plain;charset=ISO-8859-1"}},
+        "Grüße",
+    ),
+    (
+        {
+            "content": "привет".encode("cp1251"),
+            "headers": {"content-type": 'text/plain; charset="windows-1251"'},
+        },
+        "привет",
+    ),
+    (
+        {
+            "content": b"name=J%F6rg&city=K\xf6ln",
+            "headers": {"content-type": "application/x-www-form-urlencoded; charset=iso-8859-1"},
+        },
+        {"name": "Jörg", "city": "Köln"},
+    ),
     ({"content": b"<a/>", "headers": {"content-type": "application/xml"}}, "<a/>"),
     ({"content": b'{"no": "type"}'}, {"no": "type"}),
     ({"content": b"plain"}, "plain"),
@@ -142,6 +171,9 @@ async def test_mt_12_sec_04_a_body_arrives_as_what_it_is(client: Client, outside
 NO_BODIES: list[tuple[dict[str, Any], int]] = [
     ({"content": b'{"a":', "headers": {"content-type": "application/json"}}, 422),
     ({"content": b"[" * 2000, "headers": {"content-type": "application/json"}}, 422),
+    ({"content": b"x", "headers": {"content-type": "text/plain; charset=martian"}}, 422),
+    ({"content": b"\xff", "headers": {"content-type": "text/plain; charset=utf-8"}}, 422),
+    ({"content": b"x", "headers": {"content-type": "text/plain; charset=zip"}}, 422),
     ({"content": b"x" * 3000}, 413),
     ({"content": gzip.compress(b"x" * 100_000), "headers": {"content-encoding": "gzip"}}, 413),
     ({"content": b"no gzip", "headers": {"content-encoding": "gzip"}}, 422),
@@ -575,11 +607,88 @@ async def test_it_streams_text_and_the_end_and_nothing_of_its_inside(settings: S
                 text = (await response.aread()).decode()
             await outside.close()
 
+    assert response.status_code == 200  # a browser's EventSource takes no other
     assert response.headers["content-type"].startswith("text/event-stream")
     events = events_of(text)
     assert {event["event"] for event in events[:-1]} == {"text"}
     assert "".join(event["text"] for event in events[:-1]) == events[-1]["output"] == "Hello Ada"
     assert "inside" not in text
+
+
+async def test_text_of_a_step_that_begins_again_is_discarded_in_the_stream(
+    settings: Settings, dsn: str
+) -> None:
+    async with OpenAIServer() as openai:
+        openai.reply(
+            Reply(tokens=["Hel", "lo ", "Bob"], fault=Fault.RESET, good=2), Reply(tokens=["Hi ", "Ada"])
+        )
+        chatting = msgspec.structs.replace(
+            settings, openai_base_url=openai.url, openai_api_key="sk-x", outbound_allow=("127.0.0.1",)
+        )
+        flow = hooked(
+            node("model", "OpenAIChat", max_retries=0),
+            node("agent", "Agent", retry={"attempts": 2, "delay": 0}),
+            edge("hook", "agent", None, "input"),
+            edge("model", "agent", None, "llm"),
+            path="h",
+            answer="stream",
+        )
+        async with serving(create_app(chatting, dsn)) as client:
+            await publish(client, flow)
+            outside = Outside(client)
+            async with outside.stream("/hooks/h", json={"name": "Ada"}) as response:
+                events = events_of((await response.aread()).decode())
+            await outside.close()
+
+    kinds = [event["event"] for event in events]
+    assert kinds.count("text.discarded") == 1
+    begun_again = kinds.index("text.discarded")
+    assert "".join(event["text"] for event in events[:begun_again]) == "Hello "
+    assert events[begun_again]["step"] == "agent"
+    assert (
+        "".join(event["text"] for event in events[begun_again + 1 : -1]) == events[-1]["output"] == "Hi Ada"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "header"),
+    [
+        ({}, "Idempotency-Key"),
+        ({}, "Webhook-Id"),
+        ({}, "Content-Type"),
+        ({"dedupe_header": "X-Event"}, "x-event"),
+        ({"authentication": "github"}, "X-Hub-Signature-256"),
+        ({"authentication": "stripe"}, "Stripe-Signature"),
+        ({"authentication": "slack"}, "X-Slack-Signature"),
+        ({"authentication": "slack"}, "X-Slack-Request-Timestamp"),
+        ({"authentication": "standard"}, "webhook-signature"),
+        ({"authentication": "bearer"}, "Authorization"),
+        ({"authentication": "hmac", "header": "X-Sign", "timestamp_header": "X-At"}, "X-Sign"),
+        ({"authentication": "hmac", "header": "X-Sign", "timestamp_header": "X-At"}, "X-At"),
+        ({"authentication": "header", "header": "X-Token"}, "X-Token"),
+    ],
+)
+async def test_a_header_that_says_who_calls_may_not_come_twice(
+    client: Client, outside: Outside, more: dict[str, Any], header: str
+) -> None:
+    hook = await publish(client, hooked(*ECHO, path="h", **more))
+
+    answer = await outside.call("/hooks/h", content=b"1", headers=[(header, "a"), (header.upper(), "b")])
+
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        f"the header {header.lower()!r} comes more than once; this webhook takes it once",
+    )
+    assert await runs_of(client, hook) == []
+
+
+async def test_another_header_that_comes_twice_is_one_list(client: Client, outside: Outside) -> None:
+    flow = hooked(node("t", "Template", template="{{ trigger.headers.x-tag }}"), edge("hook", "t"), path="h")
+    await publish(client, flow)
+
+    answer = await outside.call("/hooks/h", 1, headers=[("X-Tag", "a"), ("X-Tag", "b")])
+
+    assert answer.json() == "a, b"
 
 
 async def test_a_delivery_whose_run_has_been_forgotten_starts_no_other(
