@@ -102,6 +102,11 @@ def parser() -> argparse.ArgumentParser:
     add_parsers(commands, _triggers)
 
     migrate = commands.add_parser("migrate", help="bring the database up to date", epilog=EPILOG)
+    migrate.add_argument(
+        "--status",
+        action="store_true",
+        help="only list what is applied and what is missing; 1 if anything is",
+    )
     migrate.set_defaults(command=_migrate)
 
     settings = commands.add_parser("settings", help="list every setting, its value and where that comes from")
@@ -164,7 +169,7 @@ def _triggers(options: argparse.Namespace) -> int:
 def _migrate(options: argparse.Namespace) -> int:
     from flowserver.commands import migrate  # noqa: PLC0415
 
-    return migrate(load())
+    return migrate(load(), status=options.status)
 
 
 def _settings(options: argparse.Namespace) -> int:

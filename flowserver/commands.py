@@ -104,16 +104,33 @@ def _count(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
-def migrate(settings: Settings) -> int:
-    """Bring the database up to date."""
+def migrate(settings: Settings, *, status: bool = False) -> int:
+    """Bring the database up to date and say what was applied; or only show its `status`, 1 if it is not."""
     try:
         with database(settings) as dsn:
-            asyncio.run(db.migrate(dsn))
+            if status:
+                return _show(asyncio.run(db.migrations(dsn)))
+            applied = asyncio.run(db.migrate(dsn))
     except Unavailable as exc:
         print(f"flowserver: {exc}", file=sys.stderr)
         return REFUSED
+    for name in applied:
+        print(f"applied {name}")
     print("the database is up to date")
     return OK
+
+
+def _show(found: db.Migrations) -> int:
+    for names, what in zip(found, ("applied", "missing", "unknown"), strict=True):
+        for name in names:
+            print(f"{what:8} {name}")
+    if found.unknown:
+        print("the database is of a newer version of flowserver than this one")
+    elif found.missing:
+        print("the database lacks what is missing; 'flowserver migrate' applies it")
+    else:
+        print("the database is up to date")
+    return FAILED if found.unknown or found.missing else OK
 
 
 def run(

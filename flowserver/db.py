@@ -11,7 +11,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from importlib.metadata import version
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -25,7 +26,7 @@ from psycopg_pool import AsyncConnectionPool
 import sql
 from flowserver import columns
 from flowserver.errors import Unavailable
-from flowserver.queue_schema import queue_migrations
+from flowserver.queue_schema import queue_migrations, queue_names
 from nodes.contract import ServerTrouble
 
 T = TypeVar("T")
@@ -174,30 +175,81 @@ def hang_up(conn: BaseConnection[Any]) -> None:
         line.shutdown(socket.SHUT_RDWR)
 
 
-async def migrate(dsn: str) -> None:
-    """Apply every migration that this database has not seen, also LangGraph's and Procrastinate's.
+class Migrations(NamedTuple):
+    """The migrations of a database, by name and in order; LangGraph keeps its own apart."""
 
-    Replicas may do it at once.
+    applied: list[str]
+    missing: list[str]
+    """Those of this version of flowserver that the database has not seen."""
+    unknown: list[str]
+    """Those that the database has seen and this version of flowserver does not have."""
+
+
+async def migrations(dsn: str) -> Migrations:
+    """Compare the database with this version of flowserver; nothing is changed.
 
     Raises:
-        Unavailable: The server cannot be reached, is too old, or has no pgvector.
+        Unavailable: The server cannot be reached.
     """
+    async with await _connect(dsn) as conn:
+        return _compared(await _seen(conn))
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Apply every migration that this database has not seen, also LangGraph's and Procrastinate's.
+
+    Returns the names of those that were applied, without LangGraph's. Replicas may do it at once.
+
+    Raises:
+        Unavailable: The server cannot be reached, is too old, has no pgvector, or has migrations of a newer
+            version of flowserver.
+    """
+    async with await _connect(dsn) as conn:
+        await _suitable(conn)
+        await _locked(conn)
+        try:
+            _refuse_newer(_compared(await _seen(conn)))
+            # It creates indexes concurrently, which a waiting lock would deadlock with: hence the polled one.
+            await AsyncPostgresSaver(conn).setup()
+            await AsyncPostgresStore(conn).setup()
+            return await _apply(conn)
+        finally:
+            await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+async def _connect(dsn: str) -> AsyncConnection[DictRow]:
     try:
-        conn = await AsyncConnection.connect(
+        return await AsyncConnection.connect(
             dsn, autocommit=True, row_factory=dict_row, **PATIENCE | {"connect_timeout": 10}
         )
     except psycopg.OperationalError as exc:
         raise Unavailable(f"Postgres cannot be reached: {str(exc).strip().splitlines()[0]}") from None
-    async with conn:
-        await _suitable(conn)
-        await _locked(conn)
-        try:
-            # It creates indexes concurrently, which a waiting lock would deadlock with: hence the polled one.
-            await AsyncPostgresSaver(conn).setup()
-            await AsyncPostgresStore(conn).setup()
-            await _apply(conn)
-        finally:
-            await conn.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+async def _seen(conn: AsyncConnection[DictRow]) -> set[str]:
+    found = row_of(await (await conn.execute("SELECT to_regclass('migration') AS there")).fetchone())
+    if found["there"] is None:
+        return set()
+    return {row["name"] for row in await (await conn.execute("SELECT name FROM migration")).fetchall()}
+
+
+def _compared(seen: set[str]) -> Migrations:
+    queue = queue_names()
+    ours = [*queue, *(name for name, _ in sql.migrations())]
+    # Procrastinate may have fewer files one day, for what is all in its schema by then.
+    unknown = sorted(each for each in seen.difference(ours) if not queue[0] < each < queue[-1])
+    return Migrations(
+        [name for name in ours if name in seen], [name for name in ours if name not in seen], unknown
+    )
+
+
+def _refuse_newer(found: Migrations) -> None:
+    if found.unknown:
+        newest, _ = sql.migrations()[-1]
+        raise Unavailable(
+            f"this database is of a newer version of flowserver: it has {', '.join(found.unknown)}, "
+            f"and the last that flowserver {version('flowserver')} knows is {newest}"
+        )
 
 
 async def _suitable(conn: AsyncConnection[DictRow]) -> None:
@@ -233,20 +285,20 @@ async def _locked(conn: AsyncConnection[DictRow]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _apply(conn: AsyncConnection[DictRow]) -> None:
+async def _apply(conn: AsyncConnection[DictRow]) -> list[str]:
     await conn.execute("CREATE TABLE IF NOT EXISTS migration (name text PRIMARY KEY)")
-    rows = await (await conn.execute("SELECT name FROM migration")).fetchall()
-    seen = {row["name"] for row in rows}
-    for name, text in (*queue_migrations(seen), *sql.migrations()):
-        if name not in seen:
-            async with conn.transaction():
-                try:
-                    await conn.execute(text)
-                except psycopg.errors.InsufficientPrivilege as exc:
-                    raise Unavailable(
-                        f"the database user may not apply {name}: {exc.diag.message_primary}"
-                    ) from None
-                await conn.execute("INSERT INTO migration (name) VALUES (%s)", (name,))
+    seen = await _seen(conn)
+    missing = [each for each in (*queue_migrations(seen), *sql.migrations()) if each[0] not in seen]
+    for name, text in missing:
+        async with conn.transaction():
+            try:
+                await conn.execute(text)
+            except psycopg.errors.InsufficientPrivilege as exc:
+                raise Unavailable(
+                    f"the database user may not apply {name}: {exc.diag.message_primary}"
+                ) from None
+            await conn.execute("INSERT INTO migration (name) VALUES (%s)", (name,))
+    return [name for name, _ in missing]
 
 
 def row_of(found: dict[str, Any] | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote, unquote_plus, urlencode
 
 import httpx
 import msgspec
@@ -94,12 +95,20 @@ def parse_url(text: str) -> httpx.URL:
 
 
 def with_params(url: httpx.URL, params: dict[str, Any]) -> httpx.URL:
-    """`url` with `params` among its own."""
+    """Return `url` with `params` after its own, which stay as written; one of the same name is replaced."""
     texts = _texts(params)
+    if not texts:
+        return url
+    own = [part for part in url.query.decode("ascii").split("&") if part and _name(part) not in texts]
+    query = "&".join([*own, *([new] if (new := urlencode(texts, doseq=True, quote_via=quote)) else [])])
     try:
-        return url.copy_merge_params(texts) if texts else url
+        return url.copy_with(query=query.encode("ascii"))
     except httpx.InvalidURL:
         raise NodeError("'url' is too long with its parameters", code="bad_url") from None
+
+
+def _name(part: str) -> str:
+    return unquote_plus(part.partition("=")[0])
 
 
 def _texts(params: dict[str, Any]) -> dict[str, str | list[str]]:

@@ -650,12 +650,45 @@ def test_migrate_brings_an_empty_database_up_to_date_once(
     with databases.fresh("template1") as dsn:
         monkeypatch.setenv("FLOWSERVER_DATABASE_URL", dsn)
 
+        before = quiet("migrate", "--status")
         first, second = quiet("migrate"), quiet("migrate")
+        after = quiet("migrate", "--status")
 
         with psycopg.connect(dsn) as conn:
             applied = {row[0] for row in conn.execute("SELECT name FROM migration")}
-    assert first == second == Ended(0, "the database is up to date\n", "")
+    ours = sorted(file.name for file in (ROOT / "sql" / "migrations").glob("*.sql"))
+    assert [line for line in first.out.splitlines() if ".sql" in line] == [f"applied {name}" for name in ours]
+    assert first.out.endswith("the database is up to date\n")
+    assert second == Ended(0, "the database is up to date\n", "")
+    assert (before.status, after.status) == (1, 0)
+    assert f"missing  {ours[-1]}\n" in before.out and "applied" not in before.out
+    assert f"applied  {ours[-1]}\n" in after.out and "missing" not in after.out
     assert applied >= {file.name for file in (ROOT / "sql" / "migrations").glob("*.sql")}
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("run", HELLO), ("serve",)], ids=lambda c: c[0])
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(
+    quiet: Cli, dsn: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("FLOWSERVER_DATABASE_URL", dsn)
+    monkeypatch.setenv("FLOWSERVER_PORT", "0")
+    newest = max(file.name for file in (ROOT / "sql" / "migrations").glob("*.sql"))
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("INSERT INTO migration (name) VALUES ('9001_tomorrow.sql')")
+        conn.execute("DELETE FROM migration WHERE name = %s", (newest,))
+
+    refused, status = quiet(*command), quiet("migrate", "--status")
+
+    assert refused.status in (1, 2)
+    assert "it has 9001_tomorrow.sql, and the last that" in refused.err and newest in refused.err
+    assert refused.err.count("\n") == 1
+    assert status.status == 1
+    assert "unknown  9001_tomorrow.sql\n" in status.out and f"missing  {newest}\n" in status.out
+    with psycopg.connect(dsn) as conn:
+        rows = conn.execute(
+            "SELECT name FROM migration WHERE name >= %s AND name < 'p'", (newest,)
+        ).fetchall()
+    assert rows == [("9001_tomorrow.sql",)]
 
 
 @pytest.mark.parametrize("command", [("migrate",), ("run", HELLO)], ids=lambda c: c[0])

@@ -793,3 +793,27 @@ async def test_a_tool_call_of_a_model_is_answered_with_a_message(web: WebServer,
     message = await node.tool(url=url).ainvoke(call)
 
     assert (message.content, message.tool_call_id) == ("hello", "call-1")
+
+
+@pytest.mark.parametrize(
+    ("written", "params", "sent"),
+    [
+        ("k=r%E4kki", {"q": "1"}, "k=r%E4kki&q=1"),
+        ("x", {"q": "1"}, "x&q=1"),
+        ("x=&y", {"q": ["1", "2"]}, "x=&y&q=1&q=2"),
+        ("a=b+c%20d&e=[1]", {"q": "ö &="}, "a=b+c%20d&e=[1]&q=%C3%B6%20%26%3D"),
+        ("a=1&b=2&a=3", {"a": "4"}, "b=2&a=4"),
+        ("%61=1&b", {"a": "4"}, "b&a=4"),
+        ("a=%2F", {}, "a=%2F"),
+        ("a=%2F", {"n": None}, "a=%2F"),
+        ("", {"q": ""}, "q="),
+    ],
+)
+async def test_what_stands_in_the_url_is_sent_as_it_is_written(
+    web: WebServer, node: Node, written: str, params: dict[str, Any], sent: str
+) -> None:
+    web.on("/q", Reply())
+
+    await node.run(url=f"{web.url('/q')}?{written}", url_params=params)
+
+    assert web.requests[-1].target.partition("?")[2] == sent
