@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from nodes.answer_schemas import as_schema, schema_mistakes
 from nodes.contract import ChatModel, NodeError, NodeType, RunContext, port, setting
 from nodes.mistakes import Keys, twice
-from nodes.structured import ATTEMPTS, as_schema, ask_for, schema_mistakes
+from nodes.structured import ATTEMPTS, ask_for
 from nodes.texts import empty, written_or_arrived
 
 _TASK = (

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from nodes.answer_schemas import as_schema, misfit, schema_mistakes
 from nodes.broken_calls import mended, written_kind
 from nodes.contract import ChatModel, Memory, NodeError, NodeType, RunContext, Tool, port, setting
 from nodes.memories import remembered
 from nodes.mistakes import Keys
 from nodes.question import EXPIRED, Action, Field, Question
-from nodes.structured import as_schema, count, misfit, schema_mistakes
+from nodes.structured import count
 from nodes.texts import names_in, to_text, written_or_arrived
 from nodes.tool_calls import called, every_tool, refused, tool_name
 
@@ -138,7 +139,7 @@ async def run(config: Config, inputs: Inputs, bindings: Bindings, ctx: RunContex
     while True:
         await _carry_out(turn, held, tools, config, ctx)
         await agent.converse(turn)
-        if not turn.open and not agent.must_answer_again(turn):
+        if not turn.open and not await agent.must_answer_again(turn):
             break
     answer = str(turn.messages[-1].text) if len(turn.messages) > turn.asked + 1 else ""
     if schema:
@@ -285,11 +286,11 @@ class _Agent:
         turn.messages = list(state["messages"])
         turn.structured = state.get("structured_response")
 
-    def must_answer_again(self, turn: _Turn) -> bool:
+    async def must_answer_again(self, turn: _Turn) -> bool:
         """Whether the answer does not fit the schema; the model is told so."""
         from langchain_core.messages import HumanMessage  # noqa: PLC0415
 
-        if not self.schema or (why := misfit(turn.structured, self.schema)) is None:
+        if not self.schema or (why := await misfit(self.ctx, turn.structured, self.schema)) is None:
             return False
         turn.messages.append(HumanMessage(f"The answer does not fit: {why}. Answer again."))
         return True
